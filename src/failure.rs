@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The failures that scripts recognise: dkms's own wording and exit codes, in one enum whose
+//! variants name the case. Everything else is an `anyhow::Error` and ends with code 1.
+
+use std::fmt;
+
+use crate::module::{ModuleId, Target};
+
+/// A failure of the dkms-compatible surface. `Display` gives the first line and the further
+/// lines, without the leading "Error! ".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The command line names no known action.
+    UnknownAction {
+        word: String,
+    },
+    UnknownOption {
+        word: String,
+    },
+    MissingOptionValue {
+        option: String,
+    },
+    InvalidOptionValue {
+        option: String,
+        why: String,
+    },
+    SeveralActions,
+    /// An action that works on one module was given none, or no version.
+    NoModule {
+        action: &'static str,
+    },
+    AllUnsupported {
+        action: &'static str,
+    },
+    AllWithKernel,
+    AllWithArch,
+    ArchCount,
+    OneKernelOnly {
+        action: &'static str,
+    },
+    ExactlyOneKernel {
+        action: &'static str,
+    },
+    AutoinstallSeveralKernels,
+    BothOnly,
+    NotRoot,
+    TreeNotWritable {
+        tree: String,
+    },
+    SourceMissing {
+        directory: String,
+    },
+    AlreadyAdded {
+        id: ModuleId,
+    },
+    NotInTree {
+        id: ModuleId,
+    },
+    ModuleNotInTree {
+        name: String,
+    },
+    NoOsRelease,
+    ConfMissing {
+        path: String,
+    },
+    BadConf {
+        path: String,
+        problems: Vec<String>,
+    },
+    Broken {
+        id: ModuleId,
+    },
+    NoSource {
+        source: String,
+    },
+    HeadersMissing {
+        target: Target,
+        advice: Option<String>,
+    },
+    BuildFailed {
+        target: Target,
+        log: String,
+        first_error: Option<String>,
+    },
+    ResultMissing {
+        file: String,
+        log: String,
+    },
+    NotLoadable {
+        file: String,
+        why: String,
+    },
+    PatchMissing {
+        patch: String,
+        directory: String,
+    },
+    PatchLeaves {
+        patch: String,
+    },
+    PatchFailed {
+        patch: String,
+        log: String,
+    },
+    Excluded {
+        conf: String,
+        id: ModuleId,
+    },
+    DependsMissing {
+        id: ModuleId,
+        target: Target,
+        missing: Vec<String>,
+    },
+    BuiltFileMissing {
+        name: String,
+        directory: String,
+    },
+    KernelDirectoryMissing {
+        directory: String,
+    },
+    NotNewer {
+        version: String,
+        file: String,
+        kernel: String,
+        found: String,
+    },
+    SameUnversioned {
+        path: String,
+    },
+    Depmod {
+        kernel: String,
+    },
+    /// A script of the module failed; dkms passes its status on.
+    Script {
+        name: &'static str,
+        code: u8,
+    },
+    PreInstallFailed,
+    Autoinstall,
+    /// A boot-critical module is not there and no hold is known here, or policy says abort.
+    Gate {
+        kernel: String,
+        reasons: Vec<String>,
+    },
+}
+
+impl Failure {
+    /// The process exit code (COMPAT: "Exit codes").
+    pub fn code(&self) -> u8 {
+        use Failure::*;
+        match self {
+            NoModule { .. } | ArchCount | NotRoot | TreeNotWritable { .. } | Gate { .. } => 1,
+            UnknownOption { .. }
+            | UnknownAction { .. }
+            | MissingOptionValue { .. }
+            | InvalidOptionValue { .. } => 2,
+            SourceMissing { .. } | AllWithKernel => 2,
+            AlreadyAdded { .. } | NotInTree { .. } | ModuleNotInTree { .. } | AllWithArch => 3,
+            SeveralActions | NoOsRelease | ConfMissing { .. } | Broken { .. } => 4,
+            OneKernelOnly { .. } | ExactlyOneKernel { .. } | AutoinstallSeveralKernels => 4,
+            AllUnsupported { .. } | PatchMissing { .. } | PatchLeaves { .. } => 5,
+            PatchFailed { .. } | BuiltFileMissing { .. } | KernelDirectoryMissing { .. } => 6,
+            NotNewer { .. } | SameUnversioned { .. } | Depmod { .. } => 6,
+            ResultMissing { .. } | NotLoadable { .. } => 7,
+            BothOnly | BadConf { .. } | NoSource { .. } => 8,
+            BuildFailed { .. } => 10,
+            Autoinstall => 11,
+            DependsMissing { .. } => 13,
+            HeadersMissing { .. } => 21,
+            Excluded { .. } => 77,
+            PreInstallFailed => 101,
+            Script { code, .. } => *code,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use Failure::*;
+        match self {
+            UnknownAction { word } => write!(f, "Unknown action specified: \"{word}\""),
+            UnknownOption { word } => write!(f, "Unknown option: {word}"),
+            MissingOptionValue { option } => write!(f, "The option {option} requires a value."),
+            InvalidOptionValue { option, why } => write!(f, "Invalid value for {option}: {why}"),
+            SeveralActions => f.write_str("Cannot specify more than one action."),
+            NoModule { action } => write!(
+                f,
+                "Arguments <module> and <module-version> are not specified.\n\
+                 Usage: {action} <module>/<module-version> or\n       \
+                 {action} -m <module>/<module-version> or\n       \
+                 {action} -m <module> -v <module-version>"
+            ),
+            AllUnsupported { action } => write!(f, "The action {action} does not support the --all parameter."),
+            AllWithKernel => {
+                f.write_str("You cannot specify a kernel version and also specify\n--all on the command line.")
+            }
+            AllWithArch => f.write_str("You cannot specify an arch and also specify\n--all on the command line."),
+            ArchCount => f.write_str(
+                "If more than one arch is specified on the command line, then there\n\
+                 must be an equal number of kernel versions also specified (1:1 relationship).",
+            ),
+            OneKernelOnly { action } => {
+                write!(f, "The action {action} does not support multiple kernel version parameters on the command line.")
+            }
+            ExactlyOneKernel { action } => {
+                write!(f, "The action {action} requires exactly one kernel version parameter on the command line.")
+            }
+            AutoinstallSeveralKernels => f.write_str(
+                "The action autoinstall does not support multiple kernel version parameters on the command line.",
+            ),
+            BothOnly => f.write_str("You have specified both --binaries-only and --source-only.\nYou cannot do this."),
+            NotRoot => f.write_str("You must be root to use this command."),
+            TreeNotWritable { tree } => write!(f, "No write access to DKMS tree at {tree}"),
+            SourceMissing { directory } => {
+                write!(f, "Could not find module source directory.\nDirectory: {directory} does not exist.")
+            }
+            AlreadyAdded { id } => write!(
+                f,
+                "DKMS tree already contains: {id}\nYou cannot add the same module/version combo more than once."
+            ),
+            NotInTree { id } => write!(f, "The module/version combo: {id} is not located in the DKMS tree."),
+            ModuleNotInTree { name } => write!(f, "The module: {name} is not located in the DKMS tree."),
+            NoOsRelease => f.write_str("System is missing os-release file."),
+            ConfMissing { path } => write!(f, "Could not locate dkms.conf file.\nFile: {path} does not exist."),
+            BadConf { path, .. } => write!(f, "Bad conf file.\nFile: {path} does not represent a valid dkms.conf file."),
+            Broken { id } => write!(
+                f,
+                "{id} is broken!\nMissing the source directory or the symbolic link pointing to it.\n\
+                 Manual intervention is required!"
+            ),
+            NoSource { source } => write!(
+                f,
+                "The directory {source} does not appear to have module source located within it.\nBuild halted."
+            ),
+            HeadersMissing { target, advice } => {
+                let kernel = &target.kernel;
+                write!(
+                    f,
+                    "Your kernel headers for kernel {kernel} cannot be found at /lib/modules/{kernel}/build or \
+                     /lib/modules/{kernel}/source.\n\
+                     Please install your distribution's kernel headers package matching {kernel}, or use the \
+                     --kernelsourcedir option to tell DKMS where it's located."
+                )?;
+                advice.as_ref().map_or(Ok(()), |advice| write!(f, "\n{advice}"))
+            }
+            BuildFailed { target, log, first_error } => {
+                write!(f, "Bad return status for module build on kernel: {target}\nConsult {log} for more information.")?;
+                first_error.as_ref().map_or(Ok(()), |line| write!(f, "\nThe first error in it: {line}"))
+            }
+            ResultMissing { file, log } => write!(
+                f,
+                "Build of {file} failed: the build ended without making it.\nConsult {log} for more information."
+            ),
+            NotLoadable { file, why } => write!(f, "The kernel would not load {file}.\n{why}"),
+            PatchMissing { patch, directory } => {
+                write!(f, "Patch {patch} as specified in dkms.conf cannot be\nfound in {directory}.")
+            }
+            PatchLeaves { patch } => write!(f, "Patch {patch} as specified in dkms.conf contains '..' path component."),
+            PatchFailed { patch, log } => write!(
+                f,
+                "Application of patch {patch} failed.\nConsult {log} for more information."
+            ),
+            Excluded { conf, id } => write!(
+                f,
+                "The {conf}\nfor module {id} includes BUILD_EXCLUSIVE directives\n\
+                 which do not match this kernel/arch/config for any modules.\n\
+                 This indicates that it should not be built."
+            ),
+            DependsMissing { id, target, missing } => write!(
+                f,
+                "Aborting build of module {id} for kernel {target} due to missing BUILD_DEPENDS: {}.\n\
+                 You may override by specifying --force.",
+                missing.join(" ")
+            ),
+            BuiltFileMissing { name, directory } => write!(f, "Missing module {name} in {directory}"),
+            KernelDirectoryMissing { directory } => {
+                write!(f, "The directory {directory} doesn't exist.\nYou cannot install a module onto a non-existent kernel.")
+            }
+            NotNewer { version, file, kernel, found } => write!(
+                f,
+                "Module version {version} for {file}\nis not newer than what is already found in kernel {kernel} ({found}).\n\
+                 You may override by specifying --force."
+            ),
+            SameUnversioned { path } => {
+                write!(f, "Module {path} already installed (unversioned module), override by specifying --force")
+            }
+            Depmod { kernel } => write!(
+                f,
+                "Problems with depmod detected for kernel {kernel}. The modules are back to what they were before.\n\
+                 Run depmod -a {kernel} by hand to see why."
+            ),
+            Script { name, code } => write!(f, "The {name} script failed with status {code}."),
+            PreInstallFailed => f.write_str("pre_install failed, aborting install.\nYou may override by specifying --force."),
+            Autoinstall => f.write_str(
+                "One or more modules failed to install during autoinstall.\n\
+                 Refer to previous errors for more information.",
+            ),
+            Gate { kernel, reasons } => {
+                write!(f, "Kernel {kernel} lacks a module that this machine needs to boot:")?;
+                for reason in reasons {
+                    write!(f, "\n  {reason}")?;
+                }
+                write!(f, "\nMend the cause, then run: dkms autoinstall -k {kernel}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
