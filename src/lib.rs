@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+pub mod build;
 pub mod cli;
 pub mod conf;
 pub mod failure;
@@ -7,3 +8,6 @@ pub mod module;
 pub mod module_file;
 pub mod sys;
 pub mod tree;
+
+/// Our version, as `dkms --version` prints it behind `dkms-`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
