@@ -24,7 +24,7 @@ use super::{ConfFile, Variables, directives, framework};
 /// without positional parameters; and with standard output at /dev/null, where bash keeps the
 /// real one in a descriptor that the conf's children do not inherit. The status of a file means
 /// nothing, as its last line may well be a test that was false: only `bash -n` tells a syntax
-/// error. Only the variables asked for are printed, because real confs source a kernel's .config
+/// error. As under dkms, `set -e` has no effect while a file is sourced. Only the variables asked for are printed, because real confs source a kernel's .config
 /// and bash takes a quarter of a second to enumerate ten thousand names.
 pub const SCRIPT: &str = r#"
 while [ "$1" != -- ]; do
@@ -47,8 +47,7 @@ _dkms_files=("$@")
 set --
 for ((_dkms_at = 0; _dkms_at < ${#_dkms_files[@]}; _dkms_at++)); do
     builtin printf 'begin\0%s\0' "${_dkms_files[_dkms_at]}"
-    . "${_dkms_files[_dkms_at]}" >/dev/null
-    if [ $? != 0 ] && ! "$_dkms_bash" -n -- "${_dkms_files[_dkms_at]}" 2>/dev/null; then
+    if ! . "${_dkms_files[_dkms_at]}" >/dev/null && ! "$_dkms_bash" -n -- "${_dkms_files[_dkms_at]}" 2>/dev/null; then
         builtin printf 'broken\0%s\0' "${_dkms_files[_dkms_at]}"
         exit 1
     fi
@@ -77,10 +76,10 @@ pub fn arguments_for<'a>(
     names: impl Iterator<Item = &'a str>,
     files: &[ConfFile],
 ) -> Vec<String> {
-    let variables = scope
-        .names()
+    let in_scope = || scope.names().filter(|name| is_name(name));
+    let variables = in_scope()
         .flat_map(|name| scope.elements(name).map(move |(index, value)| format!("{name}[{index}]={value}")));
-    let names: BTreeSet<&str> = names.chain(scope.names()).collect();
+    let names: BTreeSet<&str> = names.chain(in_scope()).collect();
     // A bare name would be looked up in PATH.
     let paths = files.iter().map(|file| {
         let path = file.path.display().to_string();
@@ -93,6 +92,13 @@ pub fn arguments_for<'a>(
         .chain(separator())
         .chain(paths)
         .collect()
+}
+
+/// Environments may hold names that no shell variable can have.
+fn is_name(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
 }
 
 /// Reads what the script printed. Associative arrays are left out.
@@ -127,5 +133,44 @@ pub fn parse(output: &[u8]) -> Result<Variables> {
     match file {
         Some(file) => bail!("bash ended while it was evaluating {file}"),
         None => bail!("bash ended before it had evaluated anything"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[test]
+    fn arguments_hand_over_scope_names_and_files() {
+        let mut scope = Variables::new();
+        scope.set("kernelver", "6.1");
+        scope.set_element("list", 2, "a b");
+        scope.set("BASH_FUNC_x%%", "() { :; }");
+        let files = [ConfFile { path: "dkms.conf".into(), text: String::new() }];
+        assert_eq!(
+            arguments_for(&scope, ["MAKE", "kernelver"].into_iter(), &files),
+            ["kernelver[0]=6.1", "list[2]=a b", "--", "MAKE", "kernelver", "list", "--", "./dkms.conf"]
+        );
+        let all = arguments(&scope, &files);
+        assert!(all.iter().any(|word| word == "PACKAGE_NAME") && all.iter().any(|word| word == "sign_file"));
+    }
+
+    #[test]
+    fn output_is_read_back() {
+        let vars = parse(b"begin\0/a\0var\0A\00\0x\ny\0var\0A\03\0\0var\0M\0key\0v\0end\0").unwrap();
+        assert_eq!(vars.elements("A").collect::<Vec<_>>(), [(0, "x\ny"), (3, "")]);
+        assert_eq!(vars.max_index("M"), None);
+    }
+
+    #[rstest]
+    #[case::nothing(b"", "before it had evaluated anything")]
+    #[case::ended(b"begin\0/a\0begin\0/b\0", "evaluating /b")]
+    #[case::cut_off(b"begin\0/a\0var\0A\00", "evaluating /a")]
+    #[case::broken(b"begin\0/a\0broken\0/a\0", "/a is not valid shell")]
+    #[case::noise(b"hello\n", "something else")]
+    fn incomplete_output_is_an_error(#[case] output: &[u8], #[case] want: &str) {
+        let error = parse(output).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
     }
 }
