@@ -147,70 +147,65 @@ pub(super) fn problem(what: impl AsRef<str>) -> String {
     format!("dkms.conf: Error! {}", what.as_ref())
 }
 
-/// See [`ModuleConf::read`].
+/// Checks the directives. `conf_path` is only for messages. Fails with everything that is
+/// wrong, each ready to be printed to standard error (some are of two lines).
 pub fn read(vars: &Variables, conf_path: &str) -> Result<ModuleConf, Vec<String>> {
-    ModuleConf::read(vars, conf_path)
+    let from = Directives(vars);
+    let mut problems = Vec::new();
+    let mut package = |name: &str| {
+        let value = from.scalar(name);
+        if value.is_none() {
+            problems.push(problem(format!("No '{name}' directive specified.")));
+        }
+        value
+    };
+    let name = package("PACKAGE_NAME");
+    let version = package("PACKAGE_VERSION");
+    let records = record::read(&from, name.as_deref().unwrap_or_default(), &mut problems);
+    let autoinstall = from.switch("AUTOINSTALL", &mut problems);
+    let build_depends_rebuild = from.switch("BUILD_DEPENDS_REBUILD", &mut problems);
+    let no_weak_modules = from.switch("NO_WEAK_MODULES", &mut problems);
+    let boot_critical = from.switch("BOOT_CRITICAL", &mut problems);
+    let id = name.zip(version).and_then(|(name, version)| {
+        ModuleId::new(&name, &version).map_err(|error| problems.push(problem(format!("{error}.")))).ok()
+    });
+    let Some(id) = id.filter(|_| problems.is_empty()) else { return Err(problems) };
+    let mut seen = HashSet::new();
+    let build_depends = vars
+        .elements("BUILD_DEPENDS")
+        .flat_map(|(_, value)| value.split_whitespace())
+        .filter(|name| seen.insert(*name))
+        .map(str::to_owned)
+        .collect();
+    Ok(ModuleConf {
+        warnings: warnings(&from, records.is_empty()),
+        deprecated: deprecated(&from, conf_path),
+        id,
+        records,
+        makes: from.conditionals("MAKE", "MAKE_MATCH"),
+        patches: from.conditionals("PATCH", "PATCH_MATCH"),
+        clean: from.scalar("CLEAN"),
+        scripts: Scripts {
+            post_add: from.scalar("POST_ADD"),
+            pre_build: from.scalar("PRE_BUILD"),
+            post_build: from.scalar("POST_BUILD"),
+            pre_install: from.scalar("PRE_INSTALL"),
+            post_install: from.scalar("POST_INSTALL"),
+            post_remove: from.scalar("POST_REMOVE"),
+        },
+        autoinstall,
+        build_depends,
+        build_depends_rebuild,
+        no_weak_modules,
+        remake_initrd: from.scalar("REMAKE_INITRD").is_some_and(|value| value.starts_with(['y', 'Y'])),
+        boot_critical,
+        obsolete_by: from.scalar("OBSOLETE_BY"),
+        build_exclude: from.scalar("build_exclude").as_deref() == Some("yes"),
+        exclusive: Exclusive::read(&from, 0),
+    })
 }
 
 impl ModuleConf {
-    /// Checks the directives. `conf_path` is only for messages. Fails with everything that is
-    /// wrong, each ready to be printed to standard error (some are of two lines).
-    pub fn read(vars: &Variables, conf_path: &str) -> Result<Self, Vec<String>> {
-        let from = Directives(vars);
-        let mut problems = Vec::new();
-        let mut package = |name: &str| {
-            let value = from.scalar(name);
-            if value.is_none() {
-                problems.push(problem(format!("No '{name}' directive specified.")));
-            }
-            value
-        };
-        let name = package("PACKAGE_NAME");
-        let version = package("PACKAGE_VERSION");
-        let records = record::read(&from, name.as_deref().unwrap_or_default(), &mut problems);
-        let autoinstall = from.switch("AUTOINSTALL", &mut problems);
-        let build_depends_rebuild = from.switch("BUILD_DEPENDS_REBUILD", &mut problems);
-        let no_weak_modules = from.switch("NO_WEAK_MODULES", &mut problems);
-        let boot_critical = from.switch("BOOT_CRITICAL", &mut problems);
-        let id = name.zip(version).and_then(|(name, version)| {
-            ModuleId::new(&name, &version).map_err(|error| problems.push(problem(format!("{error}.")))).ok()
-        });
-        let Some(id) = id.filter(|_| problems.is_empty()) else { return Err(problems) };
-        let mut seen = HashSet::new();
-        let build_depends = vars
-            .elements("BUILD_DEPENDS")
-            .flat_map(|(_, value)| value.split_whitespace())
-            .filter(|name| seen.insert(*name))
-            .map(str::to_owned)
-            .collect();
-        Ok(Self {
-            warnings: warnings(&from, records.is_empty()),
-            deprecated: deprecated(&from, conf_path),
-            id,
-            records,
-            makes: from.conditionals("MAKE", "MAKE_MATCH"),
-            patches: from.conditionals("PATCH", "PATCH_MATCH"),
-            clean: from.scalar("CLEAN"),
-            scripts: Scripts {
-                post_add: from.scalar("POST_ADD"),
-                pre_build: from.scalar("PRE_BUILD"),
-                post_build: from.scalar("POST_BUILD"),
-                pre_install: from.scalar("PRE_INSTALL"),
-                post_install: from.scalar("POST_INSTALL"),
-                post_remove: from.scalar("POST_REMOVE"),
-            },
-            autoinstall,
-            build_depends,
-            build_depends_rebuild,
-            no_weak_modules,
-            remake_initrd: from.scalar("REMAKE_INITRD").is_some_and(|value| value.starts_with(['y', 'Y'])),
-            boot_critical,
-            obsolete_by: from.scalar("OBSOLETE_BY"),
-            build_exclude: from.scalar("build_exclude").as_deref() == Some("yes"),
-            exclusive: Exclusive::read(&from, 0),
-        })
-    }
-
     /// What add, build and install refuse beyond that: names that occur twice.
     pub fn strict_problems(&self) -> Vec<String> {
         let built = duplicates("BUILT_MODULE_NAME", &self.records, |record| &record.built_name);

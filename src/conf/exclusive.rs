@@ -90,7 +90,7 @@ impl ModuleConf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conf::Variables;
+    use crate::conf::{Variables, directives};
     use crate::module::Arch;
     use rstest::rstest;
 
@@ -109,7 +109,7 @@ mod tests {
         for (name, index, value) in settings {
             vars.set_element(&format!("BUILD_EXCLUSIVE_{name}"), *index, *value);
         }
-        ModuleConf::read(&vars, "/x").unwrap()
+        directives::read(&vars, "/x").unwrap()
     }
 
     fn kernel_config() -> KernelConfig {

@@ -85,7 +85,7 @@ fn is_list(command: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conf::Variables;
+    use crate::conf::{Variables, directives};
     use rstest::rstest;
 
     fn conf(settings: &[(&str, usize, &str)]) -> ModuleConf {
@@ -94,7 +94,7 @@ mod tests {
         vars.set("PACKAGE_VERSION", "1");
         vars.set("DEST_MODULE_LOCATION", "/updates");
         settings.iter().for_each(|(name, index, value)| vars.set_element(name, *index, *value));
-        ModuleConf::read(&vars, "/x").unwrap()
+        directives::read(&vars, "/x").unwrap()
     }
 
     fn kernel() -> KernelRelease {

@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn output_is_read_back() {
-        let vars = parse(b"begin\0/a\0var\0A\00\0x\ny\0var\0A\03\0\0var\0M\0key\0v\0end\0").unwrap();
+        let vars = parse(b"begin\0/a\0var\0A\x000\0x\ny\0var\0A\x003\0\0var\0M\0key\0v\0end\0").unwrap();
         assert_eq!(vars.elements("A").collect::<Vec<_>>(), [(0, "x\ny"), (3, "")]);
         assert_eq!(vars.max_index("M"), None);
     }
@@ -166,7 +166,7 @@ mod tests {
     #[rstest]
     #[case::nothing(b"", "before it had evaluated anything")]
     #[case::ended(b"begin\0/a\0begin\0/b\0", "evaluating /b")]
-    #[case::cut_off(b"begin\0/a\0var\0A\00", "evaluating /a")]
+    #[case::cut_off(b"begin\0/a\0var\0A\x000", "evaluating /a")]
     #[case::broken(b"begin\0/a\0broken\0/a\0", "/a is not valid shell")]
     #[case::noise(b"hello\n", "something else")]
     fn incomplete_output_is_an_error(#[case] output: &[u8], #[case] want: &str) {
