@@ -47,10 +47,18 @@ pub(super) fn add_if_missing(session: &Session, module: &ModuleArg) -> Result<Mo
     Ok(id)
 }
 
+/// Registers a module whose source a package has put into the source tree, unless it is there.
+pub fn register_if_missing(session: &Session, id: &ModuleId) -> Result<()> {
+    if session.tree.is_registered(id) && !session.tree.is_broken(id) {
+        return Ok(());
+    }
+    register(session, id)
+}
+
 fn identify(session: &Session, directory: &Path) -> Result<ModuleId> {
     let conf = fs::canonicalize(directory)?.join("dkms.conf");
     let loaded = session.tree.load_from(&conf, None, None, &session.scope())?;
-    Ok(ModuleId::new(&loaded.conf.package_name, &loaded.conf.package_version)?)
+    Ok(loaded.conf.id)
 }
 
 /// Copies a directory to `<source tree>/M-V`, unless it is that already.
@@ -94,7 +102,7 @@ fn register(session: &Session, id: &ModuleId) -> Result<()> {
     let running = tree.running_kernel().ok();
     let target = running.map(|kernel| crate::module::Target { kernel, arch: tree.arch.clone() });
     let loaded = tree.load_from(&conf, Some(id), target.as_ref(), &session.scope())?;
-    check_strictly(session, &loaded, &conf)?;
+    check_strictly(&loaded, &conf)?;
     loaded.conf.warnings.iter().for_each(|warning| session.report.err(warning));
     loaded.conf.deprecated.iter().for_each(|feature| session.report.err(feature));
     let link = tree.source_link(id);
@@ -112,7 +120,7 @@ fn register(session: &Session, id: &ModuleId) -> Result<()> {
 }
 
 /// The checks that registering, building and installing make beyond reading.
-pub(super) fn check_strictly(_session: &Session, loaded: &Loaded, conf: &Path) -> Result<()> {
+pub(super) fn check_strictly(loaded: &Loaded, conf: &Path) -> Result<()> {
     let problems = loaded.conf.strict_problems();
     if problems.is_empty() {
         return Ok(());

@@ -5,11 +5,12 @@ use anyhow::{Result, bail};
 
 use super::add::{add_if_missing, check_strictly};
 use super::gate::finish;
-use super::run::{Done, Goal, Initramfs, Item, RunResult, run};
+use super::run::{Done, Goal, Initramfs, Item, RunResult, newest_versions, run};
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::failure::Failure;
 use crate::module::{ModuleId, State, Target};
+use crate::plan::{self, Node};
 use crate::sys::report::Report;
 
 /// The verb `build`.
@@ -42,8 +43,7 @@ pub fn install_one(session: &Session, id: &ModuleId, target: &Target) -> Result<
 }
 
 fn one(session: &Session, id: &ModuleId, target: &Target, goal: Goal, initramfs: Initramfs) -> Result<RunResult> {
-    let mut items = Vec::new();
-    collect(session, id, target, goal, &mut items, &mut Vec::new())?;
+    let items = items(session, id, target, goal)?;
     run(session, target, &items, initramfs)
 }
 
@@ -76,62 +76,73 @@ fn conclude(result: RunResult) -> Result<()> {
     }
 }
 
-/// Puts a module behind everything that it depends on and that is not installed yet. Returns its
-/// position.
-fn collect(
-    session: &Session,
-    id: &ModuleId,
-    target: &Target,
-    goal: Goal,
-    items: &mut Vec<Item>,
-    path: &mut Vec<String>,
-) -> Result<usize> {
-    if let Some(at) = items.iter().position(|item| item.id == *id) {
-        return Ok(at);
-    }
-    if path.iter().any(|name| name == id.name()) {
-        path.push(id.name().to_owned());
-        bail!("the BUILD_DEPENDS of these modules go in a circle: {}", path.join(" -> "));
-    }
+/// The module behind everything that it depends on and that is not installed yet.
+fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Result<Vec<Item>> {
     if session.tree.is_broken(id) {
         return Err(Failure::Broken { id: id.clone() }.into());
     }
     let loaded = session.load(id, Some(target))?;
-    check_strictly(session, &loaded, &session.tree.source_link(id).join("dkms.conf"))?;
-    let is_there = match session.tree.state(id, target) {
-        State::Added => false,
-        State::Built => goal == Goal::Built,
-        State::Installed | State::InstalledWeak { .. } => true,
-    };
+    check_strictly(&loaded, &session.tree.source_link(id).join("dkms.conf"))?;
     let kernel = session.tree.kernel_config(&target.kernel)?;
-    let excluded = loaded.conf.excluded_records(target, &kernel);
-    let mut after = Vec::new();
-    let mut unknown = Vec::new();
-    // What is there already, or is ruled out, needs no dependencies any more.
-    if !is_there && !loaded.conf.all_excluded(target, &kernel) {
-        path.push(id.name().to_owned());
-        for name in &loaded.conf.build_depends {
-            let versions = session.tree.versions(name)?;
-            let installed = versions.iter().any(|version| session.tree.state(version, target) == State::Installed);
-            match versions.last() {
-                _ if installed => {}
-                Some(newest) => after.push(collect(session, newest, target, Goal::Installed, items, path)?),
-                None => unknown.push(name.clone()),
+    let mut candidates = vec![(id.clone(), loaded)];
+    for newest in newest_versions(session)?.into_values().filter(|other| other.name() != id.name()) {
+        // A module that cannot be read matters only if it is depended on; it is unknown then.
+        if let (false, Ok(loaded)) = (session.tree.is_broken(&newest), session.load(&newest, Some(target))) {
+            candidates.push((newest, loaded));
+        }
+    }
+    let mut nodes = Vec::new();
+    for (id, loaded) in &candidates {
+        let is_there = match session.tree.state(id, target) {
+            State::Added => false,
+            State::Built => goal == Goal::Built,
+            State::Installed | State::InstalledWeak { .. } => true,
+        };
+        // What is there already, or is ruled out, needs no dependencies any more.
+        let mut depends = Vec::new();
+        if !is_there && !loaded.conf.is_excluded(target, &kernel) {
+            for name in &loaded.conf.build_depends {
+                let versions = session.tree.versions(name)?;
+                if !versions.iter().any(|version| session.tree.state(version, target) == State::Installed) {
+                    depends.push(name.clone());
+                }
             }
         }
-        path.pop();
+        nodes.push(Node { name: id.name().to_owned(), depends });
     }
-    let doomed = (!unknown.is_empty() && !session.options.force).then(|| Failure::DependsMissing {
-        id: id.clone(),
-        target: target.clone(),
-        missing: unknown.clone(),
-    });
-    if !unknown.is_empty() && doomed.is_none() {
-        session.report.warning(format_args!(
-            "Trying to build module {id} for kernel {target} despite of missing BUILD_DEPENDS: {}.",
-            unknown.join(" ")
-        ));
+    let needed = plan::needed(&nodes, 0);
+    if let Some(cycle) = needed.cycles.values().next() {
+        bail!("the BUILD_DEPENDS of these modules go in a circle: {}", cycle.join(", "));
     }
-    items.push(Item { id: id.clone(), loaded, excluded, after, goal, title: None, doomed });
-    Ok(items.len() - 1)
+    let order = needed.order;
+    let mut items = Vec::new();
+    for at in &order {
+        let (id, loaded) = &candidates[*at];
+        let position = |name: &String| order.iter().position(|other| nodes[*other].name == *name);
+        let (known, unknown): (Vec<&String>, Vec<&String>) =
+            nodes[*at].depends.iter().partition(|name| position(name).is_some());
+        let mut doomed = None;
+        if !unknown.is_empty() {
+            let missing: Vec<String> = unknown.into_iter().cloned().collect();
+            if session.options.force {
+                session.report.warning(format_args!(
+                    "Trying to build module {id} for kernel {target} despite of missing BUILD_DEPENDS: {}.",
+                    missing.join(" ")
+                ));
+            } else {
+                doomed = Some(Failure::DependsMissing { id: id.clone(), target: target.clone(), missing });
+            }
+        }
+        items.push(Item {
+            id: id.clone(),
+            excluded: loaded.conf.excluded_records(target, &kernel),
+            loaded: loaded.clone(),
+            after: known.into_iter().filter_map(position).collect(),
+            // What others are built against has to be installed.
+            goal: if *at == 0 { goal } else { Goal::Installed },
+            title: None,
+            doomed,
+        });
+    }
+    Ok(items)
 }

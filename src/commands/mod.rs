@@ -16,13 +16,13 @@ use anyhow::Result;
 
 use crate::cli::{Action, usage};
 use crate::failure::Failure;
-use crate::hook;
 use crate::sys::report::Report;
 use crate::sys::signals;
 use session::Session;
 
-pub use autoinstall::{Caller, autoinstall, has_been_disabled};
-pub use gate::{grub_script, mark_booted, prove_installed};
+pub use add::register_if_missing;
+pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled};
+pub use gate::{grub_script, mark_booted, mark_pending, prove_installed};
 pub use install::install_one;
 pub use kernel::kernel_gone;
 pub use run::{Done, RunResult};
@@ -34,7 +34,8 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::Version => session.report.line(format_args!("dkms-{}", crate::VERSION)),
         Action::Status { module, targets } => status::status(session, module.as_ref(), &targets)?,
         Action::Gate => gate::show(session)?,
-        Action::Hook { protocol, args } => return hook::run(session, &protocol, &args),
+        // Protocols have a front of their own.
+        Action::Hook { .. } => {}
         Action::Add { module } => {
             session.begin_changes()?;
             add::add(session, &module)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result};
 
 use super::add::shown_script;
+use super::gate::{ensure_indexed, mark};
 use super::session::Session;
 use crate::build::Build;
 use crate::build::jobs::Jobs;
@@ -99,7 +100,7 @@ pub(super) fn run(session: &Session, target: &Target, items: &[Item], initramfs:
     let installs = items.iter().any(|item| item.goal == Goal::Installed);
     let critical = if installs { critical(session, target, &policy)? } else { Vec::new() };
     let gate = session.gate(&policy);
-    let before = if installs { gate.mark(&target.kernel, &critical)? } else { None };
+    let before = if installs { mark(&gate, &target.kernel, &critical)? } else { None };
     let engine = Engine {
         session,
         target,
@@ -110,7 +111,7 @@ pub(super) fn run(session: &Session, target: &Target, items: &[Item], initramfs:
             session.options.kernel_source_dir.as_deref(),
             session.options.kernel_config.as_deref(),
         )?,
-        limit: policy.build.timeout.map(Duration::from_secs),
+        limit: policy.timeout,
     };
     let (mut modules, applied) = engine.work();
     engine.index(&mut modules, applied)?;
@@ -123,7 +124,7 @@ pub(super) fn run(session: &Session, target: &Target, items: &[Item], initramfs:
             changed(done) && (item.loaded.conf.remake_initrd || is_critical)
         });
         // Without an image there is nothing that could be out of date, unless a generator says so.
-        let generator = policy.initramfs.generator;
+        let generator = policy.generator;
         if remake && initramfs == Initramfs::Ours && initramfs::generator(generator).is_some() {
             trouble = initramfs::remake(&session.tree, &target.kernel, generator, &session.report).err();
         }
@@ -131,6 +132,7 @@ pub(super) fn run(session: &Session, target: &Target, items: &[Item], initramfs:
     if !installs {
         return Ok(RunResult { modules, gate: None, trouble });
     }
+    ensure_indexed(session, &target.kernel, &critical)?;
     let image = match initramfs {
         Initramfs::Ours => gate.image_now(&target.kernel),
         Initramfs::Later => match gate.image_now(&target.kernel) {
@@ -157,11 +159,7 @@ pub(super) fn run(session: &Session, target: &Target, items: &[Item], initramfs:
 pub(super) fn critical(session: &Session, target: &Target, policy: &Policy) -> Result<Vec<gate::verdict::Critical>> {
     let kernel = session.tree.kernel_config(&target.kernel)?;
     let mut loaded = Vec::new();
-    let mut newest: BTreeMap<String, ModuleId> = BTreeMap::new();
-    for id in session.tree.ids()? {
-        newest.insert(id.name().to_owned(), id);
-    }
-    for id in newest.values().filter(|id| !session.tree.is_broken(id)) {
+    for id in newest_versions(session)?.values().filter(|id| !session.tree.is_broken(id)) {
         if let Ok(module) = session.load(id, Some(target)) {
             let excluded = module.conf.excluded_records(target, &kernel);
             loaded.push((module, excluded));
@@ -170,6 +168,12 @@ pub(super) fn critical(session: &Session, target: &Target, policy: &Policy) -> R
     let registered: Vec<Registered<'_>> =
         loaded.iter().map(|(module, excluded)| Registered { conf: &module.conf, excluded }).collect();
     Ok(gate::critical(policy, &registered))
+}
+
+/// The newest registered version of every module, by name.
+pub(super) fn newest_versions(session: &Session) -> Result<BTreeMap<String, ModuleId>> {
+    // Versions of a name come oldest first.
+    Ok(session.tree.ids()?.into_iter().map(|id| (id.name().to_owned(), id)).collect())
 }
 
 /// What the workers share.
@@ -320,7 +324,7 @@ impl Engine<'_> {
     fn build(&self, item: &Item, report: &Report) -> Result<()> {
         let (session, target, id) = (self.session, self.target, &item.id);
         let tree = &session.tree;
-        if item.loaded.conf.all_excluded(target, &self.kernel_config()?) {
+        if item.loaded.conf.is_excluded(target, &self.kernel_config()?) {
             let conf = tree.target_dir(id, target).join("dkms.conf").display().to_string();
             return Err(Failure::Excluded { conf, id: id.clone() }.into());
         }

@@ -90,7 +90,7 @@ impl Session {
 
     /// `-j`, else the framework's `parallel_jobs`, else the policy's.
     pub fn jobs_wish(&self, policy: &Policy) -> Option<u32> {
-        self.options.jobs.or(self.framework.parallel_jobs).or(policy.build.jobs)
+        self.options.jobs.or(self.framework.parallel_jobs).or(policy.jobs.map(u32::from))
     }
 
     /// What is in scope for confs.

@@ -49,15 +49,15 @@ pub struct Registered<'a> {
 /// policy. The policy may also overrule a module, and name a module that nobody has registered.
 pub fn critical(policy: &Policy, registered: &[Registered<'_>]) -> Vec<Critical> {
     let mut found = Vec::new();
-    let mut unmatched: Vec<&String> = policy.boot.critical.iter().collect();
+    let mut unmatched: Vec<&String> = policy.critical.iter().collect();
     for Registered { conf, excluded } in registered {
         let names = |name: &str| {
-            name == conf.package_name
+            name == conf.id.name()
                 || conf.records.iter().any(|record| record.dest_name == name || record.built_name == name)
         };
-        let by_policy = policy.boot.critical.iter().any(|name| names(name));
+        let by_policy = policy.critical.iter().any(|name| names(name));
         unmatched.retain(|name| !names(name));
-        let because = match policy.modules.get(&conf.package_name).and_then(|module| module.critical) {
+        let because = match policy.module_critical.get(conf.id.name()).copied() {
             Some(false) => continue,
             Some(true) => "the policy's [module] table",
             None if by_policy => "the policy's [boot] critical",
@@ -68,7 +68,7 @@ pub fn critical(policy: &Policy, registered: &[Registered<'_>]) -> Vec<Critical>
         let all_out = excluded.iter().all(|excluded| *excluded);
         let records = conf.records.iter().zip(excluded.iter());
         found.push(Critical {
-            name: conf.package_name.clone(),
+            name: conf.id.name().to_owned(),
             modules: records
                 .filter(|(_, excluded)| all_out || !**excluded)
                 .map(|(record, _)| record.dest_name.clone())
@@ -130,11 +130,11 @@ impl Gate<'_> {
                 failures.iter().filter(|(name, _)| told(name)).map(|(name, reason)| format!("{name}: {reason}")),
             );
         }
-        if standing == Standing::Held && self.policy.boot.on_failure == OnFailure::Warn {
+        if standing == Standing::Held && self.policy.on_failure == OnFailure::Warn {
             Verdict::forget(self.tree, kernel)?;
         }
         let verdict = Verdict::now(kernel, standing, reasons, critical.to_vec());
-        if standing != Standing::Held || self.policy.boot.on_failure != OnFailure::Warn {
+        if standing != Standing::Held || self.policy.on_failure != OnFailure::Warn {
             verdict.store(self.tree)?;
         }
         Ok(Some(Outcome { verdict, before }))
@@ -174,7 +174,7 @@ impl Gate<'_> {
 
     /// What the initramfs has to be if nobody makes it after us.
     pub fn image_now(&self, kernel: &KernelRelease) -> Image {
-        match crate::initramfs::generator(self.policy.initramfs.generator) {
+        match crate::initramfs::generator(self.policy.generator) {
             None => Image::NotNeeded,
             Some(_) => Image::Needed(crate::initramfs::images(self.tree, kernel)),
         }
@@ -183,7 +183,7 @@ impl Gate<'_> {
     /// Says loudly that a kernel is held, why, and what to type next.
     pub fn announce(&self, verdict: &Verdict) {
         let kernel = &verdict.kernel;
-        let what = if self.policy.boot.on_failure == OnFailure::Warn {
+        let what = if self.policy.on_failure == OnFailure::Warn {
             format!("kernel {kernel} lacks what this machine needs to boot. The policy says to boot it all the same:")
         } else {
             format!("kernel {kernel} is held: it lacks what this machine needs to boot.")

@@ -136,17 +136,22 @@ impl Placement<'_> {
         files::remove_empty_up_to(&self.tree.originals_dir(self.id.name(), self.target), &module_dir);
     }
 
-    /// Whether this version's files are all where they should be, and how they differ.
-    pub fn compare(&self, conf: &ModuleConf) -> Comparison {
+    /// Whether this version's files are all where they should be, and how they differ; of one that
+    /// is not installed only the built files are looked for.
+    pub fn compare(&self, conf: &ModuleConf, installed: bool) -> Comparison {
         let mut comparison = Comparison::default();
         for record in &conf.records {
             let built = self.built_file(&record.dest_name);
             if built.is_none() && self.was_left_out(&record.dest_name, conf) {
                 continue;
             }
-            let installed = find_module(&self.directory(&record.dest_location), &record.dest_name);
-            match (built, installed) {
-                (Some(built), Some(installed)) => comparison.differs |= !same_module(&built, &installed),
+            if !installed {
+                comparison.missing |= built.is_none();
+                continue;
+            }
+            let found = find_module(&self.directory(&record.dest_location), &record.dest_name);
+            match (built, found) {
+                (Some(built), Some(found)) => comparison.differs |= !same_module(&built, &found),
                 _ => comparison.missing = true,
             }
         }

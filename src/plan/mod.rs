@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::Dfs;
 
 /// A module and the names that it depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,18 +23,23 @@ pub struct Order {
     pub cycles: BTreeMap<usize, Vec<String>>,
 }
 
+/// Orders a node and what it depends on, directly or not; it comes last unless it is on a cycle.
+pub fn needed(nodes: &[Node], start: usize) -> Order {
+    let graph = graph(nodes);
+    let mut reachable = vec![false; nodes.len()];
+    let mut walk = Dfs::new(&graph, NodeIndex::new(start));
+    while let Some(index) = walk.next(&graph) {
+        reachable[graph[index]] = true;
+    }
+    let mut all = order(nodes);
+    all.order.retain(|at| reachable[*at]);
+    all.cycles.retain(|at, _| reachable[*at]);
+    all
+}
+
 /// Orders nodes; names that are no node's are passed over.
 pub fn order(nodes: &[Node]) -> Order {
-    let mut graph = DiGraph::<usize, ()>::new();
-    let indexes: Vec<NodeIndex> = (0..nodes.len()).map(|at| graph.add_node(at)).collect();
-    let by_name: BTreeMap<&str, NodeIndex> =
-        nodes.iter().zip(&indexes).map(|(node, index)| (node.name.as_str(), *index)).collect();
-    for (node, index) in nodes.iter().zip(&indexes) {
-        // petgraph follows the edge that was added last first.
-        for dependency in node.depends.iter().rev().filter_map(|name| by_name.get(name.as_str())) {
-            graph.add_edge(*index, *dependency, ());
-        }
-    }
+    let graph = graph(nodes);
     let mut result = Order::default();
     // Components come in reverse topological order: what is depended on comes first.
     for component in tarjan_scc(&graph) {
@@ -47,6 +53,20 @@ pub fn order(nodes: &[Node]) -> Order {
         result.order.extend(members);
     }
     result
+}
+
+fn graph(nodes: &[Node]) -> DiGraph<usize, ()> {
+    let mut graph = DiGraph::<usize, ()>::new();
+    let indexes: Vec<NodeIndex> = (0..nodes.len()).map(|at| graph.add_node(at)).collect();
+    let by_name: BTreeMap<&str, NodeIndex> =
+        nodes.iter().zip(&indexes).map(|(node, index)| (node.name.as_str(), *index)).collect();
+    for (node, index) in nodes.iter().zip(&indexes) {
+        // petgraph follows the edge that was added last first.
+        for dependency in node.depends.iter().rev().filter_map(|name| by_name.get(name.as_str())) {
+            graph.add_edge(*index, *dependency, ());
+        }
+    }
+    graph
 }
 
 #[cfg(test)]
@@ -75,6 +95,15 @@ mod tests {
         let names: Vec<&str> = order.order.iter().map(|at| nodes[*at].name.as_str()).collect();
         assert_eq!(names.join(" "), want);
         assert!(order.cycles.is_empty());
+    }
+
+    #[rstest]
+    #[case::chain("a: c;b;c: d;d", "d c a")]
+    #[case::shared("a: c d;b: a;c: d;d", "d c a")]
+    fn only_what_is_needed_is_ordered(#[case] input: &str, #[case] want: &str) {
+        let nodes = nodes(input);
+        let names: Vec<&str> = needed(&nodes, 0).order.iter().map(|at| nodes[*at].name.as_str()).collect();
+        assert_eq!(names.join(" "), want);
     }
 
     #[rstest]
