@@ -2,5 +2,6 @@
 pub mod cli;
 pub mod conf;
 pub mod failure;
+pub mod gate;
 pub mod kernel;
 pub mod module;
