@@ -11,7 +11,6 @@
 # The guest's init prints BOOTED, runs /root/at-boot where there is one, and powers off.
 # Wants root and Linux with loop devices and ext4; installs the tools that it lacks with apt-get.
 # DKMS_TEST_CACHE: where base images are kept, default target/test-cache.
-# DKMS_TEST_KVM=1: boot with KVM instead of TCG.
 set -euo pipefail
 
 MACHINE_UUID=6b2f0d1e-5d0f-4c5e-9a43-1f3d5a7b9c01
@@ -92,10 +91,14 @@ inside() {
 		chroot "$work/root" "$@"
 }
 
+own_suite() {
+	sed -n 's/^VERSION_CODENAME=//p' /etc/os-release
+}
+
 # The machine's own Debian sources, for another suite where asked: no mirror is named here.
 write_sources() {
 	local suite=$1 own
-	own=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+	own=$(own_suite)
 	# shellcheck disable=SC2016 # the format is apt's
 	apt-get indextargets --format '$(ORIGIN) deb $(SITE) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		sed -n "s/^Debian //p" | sed "s/ $own\\b/ $suite/" | sort -u
@@ -112,11 +115,11 @@ apt_as() {
 
 # Two kernels of one series: what the meta package names and the one before it.
 pick_kernels() {
-	local newest series
-	newest=$(apt_as "$1" apt-cache depends linux-image-cloud-amd64 |
+	local newest series meta=linux-image-cloud-amd64
+	newest=$(apt_as "$1" apt-cache depends $meta |
 		sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n1)
-	[ -n "$newest" ] || die "apt knows no linux-image-cloud-amd64"
-	series=$(echo "$newest" | sed 's/^\(linux-image-[0-9]*\.[0-9]*\).*/\1/')
+	[ -n "$newest" ] || die "apt knows no $meta"
+	series=$(expr "$newest" : '\(linux-image-[0-9]*\.[0-9]*\)')
 	apt_as "$1" apt-cache pkgnames "$series." | grep -E '^linux-image-[0-9][^-]*(-[0-9]+)?-cloud-amd64$' |
 		sort -V | sed "/^$newest\$/q" | tail -n2
 }
@@ -129,7 +132,7 @@ make_base() {
 	fi
 	[ $# = 1 ] || die "usage: make-base [--suite SUITE] OUT.img"
 	out=$1
-	suite=${suite:-$(. /etc/os-release && echo "${VERSION_CODENAME:-bookworm}")}
+	suite=${suite:-$(own_suite)}
 	need mmdebstrap mmdebstrap
 	need sfdisk fdisk
 	need mkfs.ext4 e2fsprogs
@@ -146,7 +149,7 @@ make_base() {
 	kernels=$(pick_kernels "$work/apt" | tr '\n' ' ')
 	# shellcheck disable=SC2086 # lists of words
 	key=$( (apt_as "$work/apt" apt-cache policy $PACKAGES $kernels base-files libc6 | grep -E '^[a-z]|Candidate'
-		sha256sum <"$0") | sha256sum | cut -c1-16)
+		declare -f build_base) | sha256sum | cut -c1-16)
 	image=$cache/grub-$suite-$key.img
 	if [ ! -e "$image" ]; then
 		say "making the $suite base image ($kernels)"
@@ -218,7 +221,7 @@ build_base() {
 }
 
 boot() {
-	local image=$1 serial='' limit=60 accel='tcg' cpu=qemu64
+	local image=$1 serial='' limit=60
 	shift
 	while [ $# -gt 0 ]; do
 		case $1 in
@@ -229,10 +232,9 @@ boot() {
 		shift 2
 	done
 	need qemu-system-x86_64 qemu-system-x86
-	[ "${DKMS_TEST_KVM:-}" != 1 ] || { accel=kvm cpu=host; }
 	workdir
 	serial=${serial:-$work/serial}
-	timeout "$limit" qemu-system-x86_64 -M pc -accel "$accel" -cpu "$cpu" -smp 1 -m 512 -nodefaults \
+	timeout "$limit" qemu-system-x86_64 -M pc -accel tcg -cpu qemu64 -smp 1 -m 512 -nodefaults \
 		-display none -monitor none -serial stdio -no-reboot \
 		-drive "file=$image,format=raw,if=virtio,cache=unsafe" </dev/null >"$serial" || true
 	if ! tr -d '\r' <"$serial" | grep -o 'BOOTED [0-9][^ ]*'; then
@@ -254,7 +256,9 @@ shift
 case $verb in
 make-base) make_base "$@" ;;
 run)
-	[ $# -ge 3 ] && [ "$2" = -- ] || die "usage: run IMG -- CMD [ARG…]"
+	if [ $# -lt 3 ] || [ "$2" != -- ]; then
+		die "usage: run IMG -- CMD [ARG…]"
+	fi
 	attach "$1"
 	shift 2
 	inside "$@"
