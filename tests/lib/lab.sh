@@ -15,6 +15,7 @@
 #                                 nothing else). Cached by package versions
 #   lab_headers REL               lab_layer of everything needed to build for REL
 #   lab_image REL                 lab_layer of REL's image package (vmlinuz, modules)
+#   lab_package PKG               prints the path of PKG's .deb, downloaded
 #   lab_tools                     lab_layer of kmod, and gcc and make where missing
 #   lab_new [PREFIX]              makes an empty directory for a root, prints it
 #   lab_root DIR OPTION…          prepares DIR as a root. Options, each repeatable:
@@ -29,7 +30,8 @@
 #   lab_source DIR NAME VERSION [good|broken] [CONF-LINE…]
 #                                 /usr/src/NAME-VERSION: a one-file module
 #   lab_drop DIR                  removes a root
-#   lab_blocked                   prints why no root can be made here; fails if it can
+#   lab_blocked                   prints why the lab cannot work here (no root, no
+#                                 network…) and succeeds; silent and fails where it can
 #
 # A root is DIR/root: seen from outside it holds exactly what was written (by
 # lab_run or by hand), so files can be put in and looked at without entering.
@@ -47,10 +49,14 @@ LAB_ROOTS=${DKMS_TEST_ROOTS:-$LAB_REPO/target/test-roots}
 # What this machine may have and a root must not show. Bump the number in
 # _lab_mask when it changes: masks are cached.
 LAB_HIDDEN=(
-    usr/lib/modules usr/src usr/lib/dkms usr/sbin/dkms
-    usr/lib/kernel usr/share/kernel etc/kernel etc/dkms var/lib/dkms
-    etc/initramfs-tools etc/initramfs etc/grub.d etc/default/grub etc/default/grub.d
-    etc/modprobe.d etc/depmod.d etc/machine-id
+    usr/lib/modules usr/src usr/lib/dkms usr/sbin/dkms etc/dkms var/lib/dkms
+    etc/modprobe.d etc/depmod.d etc/machine-id etc/machine-info
+    # kernel hooks, and the tools by which a system shows what boots it
+    usr/lib/kernel usr/share/kernel etc/kernel usr/bin/kernel-install usr/bin/bootctl
+    etc/grub.d etc/default/grub etc/default/grub.d usr/sbin/grub-mkconfig usr/sbin/update-grub
+    etc/initramfs-tools etc/initramfs usr/sbin/update-initramfs usr/sbin/mkinitramfs
+    usr/bin/dracut usr/bin/mkinitcpio usr/bin/booster usr/sbin/zipl usr/sbin/flash-kernel
+    usr/sbin/u-boot-update usr/sbin/installkernel
 )
 
 _lab_say() { printf 'lab: %s\n' "$*" >&2; }
@@ -219,6 +225,13 @@ lab_headers() { lab_layer --headers "headers-$1" "linux-headers-$1"; }
 
 lab_image() { lab_layer --only "image-$1" "linux-image-$1"; }
 
+lab_package() {
+    local version
+    lab_layer --only "package-$1" "$1" >/dev/null || return
+    version=$(cat "$LAB_CACHE"/layers/package-"$1"-*/.packages | sort -V | tail -n1)
+    printf '%s\n' "$LAB_CACHE/debs/$(_lab_files "$version" | cut -d' ' -f1)"
+}
+
 lab_tools() {
     local packages=(kmod)
     command -v gcc >/dev/null || packages+=(gcc libc6-dev)
@@ -237,6 +250,8 @@ lab_blocked() {
         echo "no unshare (package util-linux)"
     elif ! unshare --mount --propagation private true 2>/dev/null; then
         echo "this environment does not allow mount namespaces (unshare -m)"
+    elif ! lab_tools >/dev/null; then
+        echo "packages cannot be downloaded (apt-get update, apt-get download)"
     elif mkdir -p "$LAB_ROOTS" && [ "$(stat -f -c %T "$LAB_ROOTS")" = overlayfs ]; then
         echo "$LAB_ROOTS is on an overlay filesystem: set DKMS_TEST_ROOTS to a directory that is not"
     else
@@ -252,7 +267,7 @@ lab_new() {
 # The layer between the packages and this machine: overlay whiteouts (0:0
 # character devices) for all that must not show through.
 _lab_mask() {
-    local mask=$LAB_CACHE/mask-2 build path
+    local mask=$LAB_CACHE/mask-3 build path
     if [ ! -d "$mask" ]; then
         mkdir -p "$LAB_CACHE"
         build=$(mktemp -d "$LAB_CACHE/.mask-XXXXXX")
