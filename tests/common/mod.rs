@@ -23,6 +23,9 @@ use std::sync::OnceLock;
 
 use fs_err as fs;
 
+mod ran;
+pub use ran::Ran;
+
 /// As dkms and the kernel call this machine's architecture.
 pub const ARCH: &str = env::consts::ARCH;
 
@@ -111,7 +114,10 @@ impl Source {
 #[derive(Debug)]
 pub struct Lab {
     dir: PathBuf,
-    layers: Vec<String>,
+    /// What `lab_root` was given so far.
+    options: Vec<String>,
+    /// An ESP (a directory of its own) is mounted at /boot/efi.
+    esp: bool,
 }
 
 impl Lab {
@@ -138,19 +144,24 @@ impl Lab {
         }
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("test").replace("::", "-");
-        let lab =
-            Self { dir: PathBuf::from(lab_sh("new", &[name.trim_matches('-')]).trim()), layers: Vec::new() };
+        let lab = Self {
+            dir: PathBuf::from(lab_sh("new", &[name.trim_matches('-')]).trim()),
+            options: Vec::new(),
+            esp: false,
+        };
         let lab = lab.layer(lab_sh("tools", &[] as &[&str]));
         lab.write("etc/machine-id", &format!("{MACHINE_ID}\n"));
         lab
     }
 
-    fn layer(mut self, directory: String) -> Self {
-        self.layers.push(directory.trim().to_owned());
+    fn layer(self, directory: String) -> Self {
+        self.option("--layer", directory.trim())
+    }
+
+    fn option(mut self, option: &str, value: &str) -> Self {
+        self.options.extend([option.to_owned(), value.to_owned()]);
         let mut arguments = vec![self.dir.as_os_str()];
-        for layer in &self.layers {
-            arguments.extend([OsStr::new("--layer"), OsStr::new(layer)]);
-        }
+        arguments.extend(self.options.iter().map(OsStr::new));
         lab_sh("root", &arguments);
         self
     }
@@ -251,7 +262,8 @@ impl Lab {
     /// `update-initramfs` stand-in: a real (gzip, newc) image of the kernel's
     /// dkms modules, and one line per call in `/var/log/initramfs.calls`.
     pub fn initramfs_stand_in(self) -> Self {
-        self.packages(&["busybox-static"]).executable("usr/sbin/update-initramfs", INITRAMFS_STAND_IN)
+        self.packages(&["busybox-static"])
+            .executable("usr/sbin/update-initramfs", include_str!("../lib/stand-ins/update-initramfs"))
     }
 
     /// How often the stand-in was called for a kernel.
@@ -272,9 +284,24 @@ impl Lab {
         self.write("boot/loader/entries.srel", "type1\n");
         fs::create_dir_all(self.path("boot/loader/entries")).unwrap();
         fs::create_dir_all(self.path(&format!("boot/{MACHINE_ID}"))).unwrap();
-        self.packages_and_dependencies(&["systemd"])
-            .packages(&["busybox-static"])
-            .executable("etc/kernel/install.d/50-initramfs-stand-in.install", INITRAMFS_PLUGIN_STAND_IN)
+        self.packages_and_dependencies(&["systemd"]).packages(&["busybox-static"]).executable(
+            "etc/kernel/install.d/50-initramfs-stand-in.install",
+            include_str!("../lib/stand-ins/initramfs.install"),
+        )
+    }
+
+    /// The real systemd-boot with Debian's hooks for it, installed by the real
+    /// bootctl into an ESP that is a plain directory.
+    pub fn systemd_boot(self) -> Self {
+        let esp = self.dir.join("esp");
+        fs::create_dir_all(&esp).unwrap();
+        self.write("etc/kernel/cmdline", "root=LABEL=lab ro quiet\n");
+        let mut lab = self
+            .packages_and_dependencies(&["systemd-boot"])
+            .option("--bind", &format!("{}:/boot/efi", esp.display()));
+        lab.esp = true;
+        lab.sh("bootctl --esp-path=/boot/efi --no-variables install").succeeds();
+        lab
     }
 
     /// What else Debian has in postinst.d, as stand-ins that leave a trace: the
@@ -283,12 +310,11 @@ impl Lab {
         self.initramfs_stand_in()
             .executable(
                 "etc/kernel/postinst.d/initramfs-tools",
-                "#!/bin/sh\nexec update-initramfs -c -k \"$1\"\n",
+                include_str!("../lib/stand-ins/postinst-initramfs"),
             )
             .executable(
                 "etc/kernel/postinst.d/zz-update-grub",
-                "#!/bin/sh\necho \"zz-update-grub (stand-in): $1\"\n\
-                 echo \"$1\" >>/var/log/boot-loader.calls\n",
+                include_str!("../lib/stand-ins/postinst-boot-loader"),
             )
     }
 
@@ -351,8 +377,10 @@ impl Lab {
     }
 
     fn enter(&self, command: &[&str]) -> Ran {
-        let output = Command::new(self.dir.join("enter")).args(command).output().unwrap();
-        Ran { command: shell_words::join(command), root: self.dir.clone(), output }
+        // bootctl would look for a partition of the right type.
+        let relaxed: &[&str] = if self.esp { &["env", "SYSTEMD_RELAX_ESP_CHECKS=1"] } else { &[] };
+        let output = Command::new(self.dir.join("enter")).args(relaxed).args(command).output().unwrap();
+        Ran::new(shell_words::join(command), &self.dir, output)
     }
 
     // ── looking ──
@@ -396,9 +424,14 @@ impl Lab {
         );
     }
 
+    /// Where entries and their kernels are, seen from outside.
+    fn boot_root(&self) -> PathBuf {
+        if self.esp { self.dir.join("esp") } else { self.path("boot") }
+    }
+
     /// The boot loader entries (BLS) by file name, without `.conf`.
     pub fn boot_entries(&self) -> Vec<String> {
-        let Ok(directory) = fs::read_dir(self.path("boot/loader/entries")) else {
+        let Ok(directory) = fs::read_dir(self.boot_root().join("loader/entries")) else {
             return Vec::new();
         };
         let mut names: Vec<String> = directory
@@ -419,7 +452,7 @@ impl Lab {
     pub fn assert_withheld(&self, release: &str) {
         let entry = format!("{MACHINE_ID}-{release}");
         assert!(!self.boot_entries().contains(&entry), "an entry for {release}: {self}");
-        let kernel = self.path(&format!("boot/{MACHINE_ID}/{release}"));
+        let kernel = self.boot_root().join(MACHINE_ID).join(release);
         let left: Vec<_> = fs::read_dir(&kernel).map(Iterator::collect).unwrap_or_default();
         assert!(left.is_empty(), "left in {}: {left:?}", kernel.display());
     }
@@ -438,77 +471,6 @@ impl Drop for Lab {
         } else {
             lab_sh("drop", &[&self.dir]);
         }
-    }
-}
-
-/// How a command inside a root ended. Every check returns it, for the next one.
-#[derive(Debug)]
-pub struct Ran {
-    command: String,
-    root: PathBuf,
-    output: Output,
-}
-
-impl Ran {
-    /// The exit code; 128 + N after signal N.
-    pub fn code(&self) -> i32 {
-        use std::os::unix::process::ExitStatusExt;
-        let status = self.output.status;
-        status.code().or(status.signal().map(|signal| 128 + signal)).unwrap()
-    }
-
-    pub fn stdout(&self) -> String {
-        text(&self.output.stdout)
-    }
-
-    pub fn stderr(&self) -> String {
-        text(&self.output.stderr)
-    }
-
-    #[track_caller]
-    pub fn succeeds(&self) -> &Self {
-        self.exits(0)
-    }
-
-    #[track_caller]
-    pub fn fails(&self) -> &Self {
-        assert_ne!(self.code(), 0, "should have failed: {self}");
-        self
-    }
-
-    #[track_caller]
-    pub fn exits(&self, code: i32) -> &Self {
-        assert_eq!(self.code(), code, "wrong exit code: {self}");
-        self
-    }
-
-    /// Fails unless the text is somewhere in the output.
-    #[track_caller]
-    pub fn says(&self, wanted: &str) -> &Self {
-        let said = self.stdout() + &self.stderr();
-        assert!(said.contains(wanted), "nothing about {wanted:?}: {self}");
-        self
-    }
-
-    #[track_caller]
-    pub fn says_nothing_of(&self, unwanted: &str) -> &Self {
-        let said = self.stdout() + &self.stderr();
-        assert!(!said.contains(unwanted), "speaks of {unwanted:?}: {self}");
-        self
-    }
-}
-
-impl fmt::Display for Ran {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(formatter, "{} (in {})", self.command, self.root.display())?;
-        writeln!(formatter, "exit code {}", self.code())?;
-        for line in self.stdout().lines() {
-            writeln!(formatter, "1| {line}")?;
-        }
-        for line in self.stderr().lines() {
-            writeln!(formatter, "2| {line}")?;
-        }
-        Ok(())
     }
 }
 
@@ -541,29 +503,3 @@ fn lab_sh_output<A: AsRef<OsStr>>(function: &str, arguments: &[A]) -> Output {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
-
-const INITRAMFS_STAND_IN: &str = r#"#!/bin/bash
-# Stand-in for update-initramfs: makes a real image, of the dkms modules alone.
-set -e
-while [ $# -gt 0 ]; do
-    case $1 in
-        -k) release=$2 && shift 2 ;;
-        -b) shift 2 ;;
-        *) shift ;;
-    esac
-done
-echo "update-initramfs (stand-in): $release"
-echo "$release" >>/var/log/initramfs.calls
-cd /
-find "usr/lib/modules/$release" -name '*.ko*' | busybox cpio -o -H newc 2>/dev/null |
-    gzip >"/boot/initrd.img-$release"
-"#;
-
-const INITRAMFS_PLUGIN_STAND_IN: &str = r#"#!/bin/bash
-# Stand-in for dracut's plugin: stages a real image, of the dkms modules alone.
-set -e
-[ "$1" = add ] || exit 0
-cd /
-find "usr/lib/modules/$2" -name '*.ko*' | busybox cpio -o -H newc 2>/dev/null |
-    gzip >"$KERNEL_INSTALL_STAGING_AREA/initrd"
-"#;
