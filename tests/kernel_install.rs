@@ -102,7 +102,7 @@ fn a_critical_module_without_an_initramfs_withholds_the_entry() {
     let release = Series::New.release();
     let lab = machine()
         .registered("foo", "1.0", good().critical())
-        // The same name in /etc, not executable: kernel-install skips it.
+        // In the generator's place, one that makes none.
         .executable("etc/kernel/install.d/50-initramfs-stand-in.install", "#!/bin/sh\n");
 
     lab.kernel_install_add(release).succeeds();

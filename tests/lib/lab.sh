@@ -30,8 +30,9 @@
 #   lab_source DIR NAME VERSION [good|broken] [CONF-LINE…]
 #                                 /usr/src/NAME-VERSION: a one-file module
 #   lab_drop DIR                  removes a root
-#   lab_blocked                   prints why the lab cannot work here (no root, no
-#                                 network…) and succeeds; silent and fails where it can
+#   lab_blocked [root]            prints why the lab cannot work here (no network, no
+#                                 namespaces…) and succeeds; silent and fails where it
+#                                 can. With "root", a user namespace is not enough
 #
 # A root is DIR/root: seen from outside it holds exactly what was written (by
 # lab_run or by hand), so files can be put in and looked at without entering.
@@ -45,6 +46,11 @@
 LAB_REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 LAB_CACHE=${DKMS_TEST_CACHE:-$LAB_REPO/target/test-cache}
 LAB_ROOTS=${DKMS_TEST_ROOTS:-$LAB_REPO/target/test-roots}
+
+# Without root, a root is a user namespace where we are root: good enough for
+# the demo, but chown(2) to anybody else fails there, so not for dpkg.
+LAB_USER=
+[ "$(id -u)" = 0 ] || LAB_USER='--user --map-root-user'
 
 # What this machine may have and a root must not show. Bump the number in
 # _lab_mask when it changes: masks are cached.
@@ -71,7 +77,8 @@ _lab_die() {
 # Package lists are fetched when there are none, or when they are a week old:
 # the archive drops superseded versions.
 _lab_lists() {
-    local lists=/var/lib/apt/lists
+    local lists
+    eval "$(apt-config shell lists Dir::State::lists/d)"
     if compgen -G "$lists/*_Packages*" >/dev/null &&
         [ -z "$(find "$lists" -maxdepth 0 -mtime +7)" ]; then
         return 0
@@ -242,19 +249,22 @@ lab_tools() {
 # ── roots ─────────────────────────────────────────────────────────────────────
 
 lab_blocked() {
-    if [ "$(id -u)" != 0 ]; then
-        echo "throw-away roots need root (mount namespaces and overlay mounts)"
+    local dir error
+    if [ "${1:-}" = root ] && [ -n "$LAB_USER" ]; then
+        echo "not root"
     elif ! command -v apt-get >/dev/null; then
         echo "no apt-get: the lab is made of Debian packages"
     elif ! command -v unshare >/dev/null; then
         echo "no unshare (package util-linux)"
-    elif ! unshare --mount --propagation private true 2>/dev/null; then
-        echo "this environment does not allow mount namespaces (unshare -m)"
     elif ! lab_tools >/dev/null; then
         echo "packages cannot be downloaded (apt-get update, apt-get download)"
-    elif mkdir -p "$LAB_ROOTS" && [ "$(stat -f -c %T "$LAB_ROOTS")" = overlayfs ]; then
+    elif ! { mkdir -p "$LAB_ROOTS" && [ "$(stat -f -c %T "$LAB_ROOTS")" != overlayfs ]; }; then
         echo "$LAB_ROOTS is on an overlay filesystem: set DKMS_TEST_ROOTS to a directory that is not"
+    elif dir=$(lab_new probe) && ! error=$(lab_root "$dir" 2>&1 && lab_run "$dir" true 2>&1); then
+        lab_drop "$dir" 2>/dev/null || rm -rf -- "$dir"
+        echo "no private mounts here (unshare, overlay${LAB_USER:+; as root there may be}): $error"
     else
+        lab_drop "$dir"
         return 1
     fi
 }
@@ -273,7 +283,8 @@ _lab_mask() {
         build=$(mktemp -d "$LAB_CACHE/.mask-XXXXXX")
         for path in "${LAB_HIDDEN[@]}"; do
             mkdir -p "$build/${path%/*}"
-            mknod "$build/$path" c 0 0
+            # shellcheck disable=SC2086 # two words, or none
+            ${LAB_USER:+unshare} $LAB_USER mknod "$build/$path" c 0 0 || return 1
         done
         # Another process may have been faster; then ours is not needed.
         mv -T "$build" "$mask" 2>/dev/null || rm -rf "$build"
@@ -282,7 +293,8 @@ _lab_mask() {
 }
 
 lab_root() {
-    local dir=$1 layers=() binds=() sys=no top lower layer
+    local dir=$1 layers=() binds=() sys=no top lower layer options=redirect_dir=on
+    [ -z "$LAB_USER" ] || options=userxattr
     shift
     while [ $# -gt 0 ]; do
         case $1 in
@@ -298,19 +310,20 @@ lab_root() {
             _lab_die "DKMS_TEST_CACHE must not be below /usr, /etc or /var: overlays cannot nest" || return
             ;;
     esac
-    mkdir -p "$dir"/root/{usr,etc,var,boot,dev,proc,sys,run,root,home,mnt,opt,srv} "$dir"/root/tmp
-    chmod 1777 "$dir/root/tmp"
+    mkdir -p "$dir"/root/{boot,dev,proc,sys,run,root,home,mnt,opt,srv,tmp}
+    # Made here, these belong to us: without root, this machine's do not.
+    mkdir -p "$dir"/root/{etc,var/log,var/lib,var/cache,var/tmp,usr/lib/modules,usr/src,usr/local}
+    chmod 1777 "$dir"/root/tmp "$dir"/root/var/tmp
     ln -sfn usr/bin "$dir/root/bin"
     ln -sfn usr/sbin "$dir/root/sbin"
     ln -sfn usr/lib "$dir/root/lib"
     ln -sfn usr/lib64 "$dir/root/lib64"
-    mkdir -p "$dir"/root/usr/lib/modules "$dir"/root/usr/src
     # All mounts live in the private namespace of one call, made anew by each.
     {
         echo '#!/bin/sh'
         echo '# Made by lab_root: runs its arguments inside this throw-away root.'
         # shellcheck disable=SC2016 # for the script, not for now
-        echo '[ "$LAB_NAMESPACE" ] || LAB_NAMESPACE=1 exec unshare --mount --propagation private "$0" "$@"'
+        echo '[ "$LAB_NAMESPACE" ] || LAB_NAMESPACE=1 exec unshare '"$LAB_USER"' --mount --propagation private "$0" "$@"'
         echo 'set -e'
         for top in usr etc var; do
             lower=
@@ -318,8 +331,8 @@ lab_root() {
             for layer in "${layers[@]}"; do
                 [ ! -d "$layer/$top" ] || lower+=$layer/$top:
             done
-            printf 'mount -t overlay lab -o redirect_dir=on,lowerdir=%q,upperdir=%q,workdir=%q %q\n' \
-                "$lower/$top" "$dir/root/$top" "$dir/work/$top" "$dir/root/$top"
+            printf 'mount -t overlay lab -o %s,lowerdir=%q,upperdir=%q,workdir=%q %q\n' \
+                "$options" "$lower/$top" "$dir/root/$top" "$dir/work/$top" "$dir/root/$top"
         done
         printf 'mount --rbind /dev %q\nmount --rbind /proc %q\n' "$dir/root/dev" "$dir/root/proc"
         [ $sys = no ] || printf 'mount --rbind -o ro /sys %q\n' "$dir/root/sys"
@@ -342,6 +355,8 @@ lab_run() {
 
 lab_drop() {
     [ -x "$1/enter" ] || _lab_die "$1 is not a root of the lab" || return
+    # overlayfs leaves its work directories without any permission.
+    [ -z "$LAB_USER" ] || chmod -f u+rwx "$1"/work/*/work
     rm -rf -- "$1"
 }
 
