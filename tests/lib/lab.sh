@@ -96,11 +96,14 @@ _lab_update() {
 }
 
 lab_kernels() {
-    local flavour=${1:-$(dpkg --print-architecture)} releases first last
+    local flavour releases='' first last
     _lab_lists
-    # Exactly this flavour: "amd64" is not "cloud-amd64" or "rt-amd64".
-    releases=$(apt-cache pkgnames linux-headers- |
-        sed -nE "s/^linux-headers-([0-9]+\.[0-9]+\.[0-9][^-]*(-[0-9]+)?-$flavour)\$/\1/p" | sort -V)
+    # Debian names the flavour of most machines by the architecture, Ubuntu
+    # "generic". Exactly that: "amd64" is not "cloud-amd64" or "rt-amd64".
+    for flavour in ${1:-"$(dpkg --print-architecture)" generic}; do
+        [ -n "$releases" ] || releases=$(apt-cache pkgnames linux-headers- |
+            sed -nE "s/^linux-headers-([0-9]+\.[0-9]+\.[0-9][^-]*(-[0-9]+)?-$flavour)\$/\1/p" | sort -V)
+    done
     [ -n "$releases" ] || _lab_die "apt knows no linux-headers-*-$flavour" || return
     first=$(head -n1 <<<"$releases" | cut -d. -f1,2)
     last=$(tail -n1 <<<"$releases" | cut -d. -f1,2)
@@ -197,7 +200,10 @@ _lab_build_layer() {
         _lab_files $packages | while read -r file _; do
             dpkg-deb --fsys-tarfile "$LAB_CACHE/debs/$file" |
                 tar -x -C "$build" --no-same-owner --keep-directory-symlink || exit 1
-        done || return 1
+        done || {
+            rm -rf "$build"
+            return 1
+        }
         chmod 755 "$build"
         printf '%s\n' "$packages" >"$build/.packages"
         printf '%s\n' "$*" >"$build/.packages-asked"
