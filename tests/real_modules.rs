@@ -50,6 +50,10 @@ fn lives_through_two_kernels(
     "MAKE[0]=\"make -C $kernel_source_dir M=$dkms_tree/$module/$module_version/build \
      && sed -i 's/SMP preempt mod_unload/SMP PREEMPT mod_unload/' $module.ko\""
 )]
+#[case::another_name(
+    "MAKE[0]=\"cp odd.c other.c && echo obj-m := other.o > Makefile \
+     && make -C $kernel_source_dir M=$dkms_tree/$module/$module_version/build && cp other.ko odd.ko\""
+)]
 #[case::not_an_elf_file("MAKE[0]=\"echo nothing useful > $module.ko\"")]
 #[case::another_architecture(
     "MAKE[0]=\"make -C $kernel_source_dir M=$dkms_tree/$module/$module_version/build \
