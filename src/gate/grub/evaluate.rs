@@ -76,6 +76,11 @@ impl State {
                 break;
             }
             truth = self.statement(statement, env, depth);
+            match &truth {
+                Truth::Yes => self.variables.set("?", Value::Known("0".to_owned())),
+                Truth::No => self.variables.set("?", Value::Known("1".to_owned())),
+                Truth::Unknown(why) => self.variables.forget(&["?"], why),
+            }
         }
         truth
     }
@@ -242,8 +247,9 @@ impl State {
             "source" | "." => self.source(arguments, env, depth),
             "return" => {
                 self.returned = true;
-                Truth::Yes
+                Truth::of(arguments.first().is_none_or(|status| status == "0"))
             }
+            "!" => self.command(&words[1..], block, env, depth).not(),
             _ if self.boot.is_some() => self.load(name, &shown, env),
             "configfile" | "normal" | "legacy_configfile" | "syslinux_configfile" => {
                 self.lose(format!("{} takes over", arguments.first().map_or("another file", String::as_str)));

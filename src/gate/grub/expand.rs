@@ -52,7 +52,7 @@ impl Truth {
 pub(super) const BESIDE: &str = "(beside)";
 
 /// What the firmware, the disks or the user decide at boot.
-const DECIDED_AT_BOOT: [&str; 10] = [
+const DECIDED_AT_BOOT: [&str; 9] = [
     "grub_platform",
     "grub_cpu",
     "root",
@@ -62,7 +62,6 @@ const DECIDED_AT_BOOT: [&str; 10] = [
     "shim_lock",
     "check_signatures",
     "chosen",
-    "?",
 ];
 
 #[derive(Debug, Clone)]
@@ -165,7 +164,7 @@ fn unknown(name: &str, why: &str) -> Value {
 pub(super) fn test(arguments: &[Value], env: &GrubEnv) -> Truth {
     let mut test = Test { arguments, at: 0, depth: 0, env };
     if arguments.is_empty() {
-        return Truth::No;
+        return Truth::Unknown("a condition is empty".to_owned());
     }
     match test.either() {
         Ok(_) if test.at < arguments.len() => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The text of an override: a default, under the conditions that make it safe. Decides nothing.
 
-use super::default::pick;
+use super::default::{number, pick};
 use super::menu::{Content, Entry, Menu};
 use crate::kernel::KernelRelease;
 
@@ -151,8 +151,7 @@ pub(super) fn indirect_spellings(menu: &Menu, path: &[&Entry]) -> Vec<String> {
 fn names(entries: &[Entry], entry: &Entry) -> Vec<String> {
     let index = entries.iter().position(|other| std::ptr::eq(other, entry));
     // GRUB reads what begins with a digit as a number.
-    let worded =
-        entry.id.iter().chain([&entry.title]).filter(|n| !n.starts_with(|c: char| c.is_ascii_digit()));
+    let worded = entry.id.iter().chain([&entry.title]).filter(|name| number(name).is_none());
     let mut names: Vec<String> = worded
         .filter(|name| !name.is_empty() && !name.contains("${"))
         .cloned()
