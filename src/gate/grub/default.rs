@@ -83,7 +83,12 @@ pub(super) fn choose(script: &Script) -> Result<Choice<'_>, String> {
         path.push(entry);
         by_mistake |= !found && !part.is_empty();
         match &entry.content {
-            Content::Submenu(inside) => (entries, rest) = (inside, further),
+            Content::Submenu(menu) => {
+                if let Some(why) = &menu.lost {
+                    return Err(format!("the submenu '{}' is not known: {why}", entry.title));
+                }
+                (entries, rest) = (&menu.entries, further);
+            }
             Content::Boot(_) => return Ok(Choice { first: entry, path, wanted, by_mistake }),
         }
     }
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::custom_file_wins("", "set default=1>1", OLD)]
+    #[case::custom_file_wins("", "set default='1>1'", OLD)]
     #[case::custom_entry_before("menuentry x { chainloader +1; }\n", "", NEW)]
     fn what_comes_later_counts(#[case] after: &str, #[case] custom: &str, #[case] want: &str) {
         let cfg = Machine { after, ..LEAN }.cfg();
@@ -246,6 +251,14 @@ mod tests {
     #[case::function_that_fails("function f { return 1; }\nif f; then true; else set default='1>2'; fi", OLD)]
     #[case::negated_command("if ! false; then set default='1>2'; fi", OLD)]
     #[case::status("false\nif [ $? = 1 ]; then set default='1>2'; fi", OLD)]
+    #[case::status_passed_on(
+        "function f { false; return; }\nif f; then true; else set default='1>2'; fi",
+        OLD
+    )]
+    #[case::submenu_with_a_default(
+        "submenu s --id s { set default=1\n menuentry a { true; }; }\nset default=s",
+        "the submenu 's' is not known: it sets a default of its own"
+    )]
     #[case::list("for x in 0 1; do set default=\"$x>2\"; done", OLD)]
     #[case::loop_matters("while sleep; do set default=1; done", "a loop runs an unknown number of times")]
     #[case::no_matter("if keystatus --shift; then timeout=9; fi", NEW)]

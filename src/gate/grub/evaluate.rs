@@ -247,7 +247,13 @@ impl State {
             "source" | "." => self.source(arguments, env, depth),
             "return" => {
                 self.returned = true;
-                Truth::of(arguments.first().is_none_or(|status| status == "0"))
+                match arguments
+                    .first()
+                    .map_or_else(|| self.variables.get("?"), |word| Value::Known(word.clone()))
+                {
+                    Value::Known(status) => Truth::of(matches!(status.as_str(), "0" | "")),
+                    Value::Unknown { why, .. } => Truth::Unknown(why),
+                }
             }
             "!" => self.command(&words[1..], block, env, depth).not(),
             _ if self.boot.is_some() => self.load(name, &shown, env),
@@ -361,12 +367,14 @@ impl State {
         }
         let mut inside = self.clone();
         let content = if submenu {
-            inside.menu.entries.clear();
+            inside.menu = Menu::default();
             if depth < MAX_DEPTH {
                 inside.list(block, env, depth + 1);
             }
-            self.menu.lost = inside.menu.lost.take();
-            Content::Submenu(inside.menu.entries)
+            if inside.variables.get("default") != self.variables.get("default") {
+                inside.lose("it sets a default of its own".to_owned());
+            }
+            Content::Submenu(inside.menu)
         } else {
             inside.boot = Some(Boot::default());
             inside.list(block, env, depth);

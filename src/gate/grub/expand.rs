@@ -333,7 +333,7 @@ mod tests {
     #[rstest]
     #[case::set("\"${saved}\"", true)]
     #[case::unset("\"${other}\"", false)]
-    #[case::equal("x${saved} = x1>2", true)]
+    #[case::equal("x${saved} = 'x1>2'", true)]
     #[case::feature("x$feature_menuentry_id = xy", true)]
     #[case::dropped_word("${other} = 1", true)] // `[ = 1 ]` has one operand too few: see below
     #[case::quoted_empty("\"${none}\" = 1", false)]
@@ -342,7 +342,7 @@ mod tests {
     #[case::or_binds_weaker("a = a -o a = b -a b = c", true)]
     #[case::negated("! ( a = b )", true)]
     #[case::number("2 -gt 10", false)]
-    #[case::text_order("2 > 10", true)]
+    #[case::text_order("2 '>' 10", true)]
     #[case::file("-f $prefix/custom.cfg", true)]
     #[case::other_file("-s ${config_directory}/user.cfg", false)]
     fn conditions_are_answered(#[case] condition: &str, #[case] want: bool) {

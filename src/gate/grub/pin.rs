@@ -121,7 +121,7 @@ pub(super) fn spellings(menu: &Menu, path: &[&Entry]) -> Vec<String> {
             .take(MAX_SPELLINGS)
             .collect();
         if let Content::Submenu(inside) = &entry.content {
-            entries = inside;
+            entries = &inside.entries;
         }
     }
     all
@@ -134,7 +134,7 @@ pub(super) fn indirect_spellings(menu: &Menu, path: &[&Entry]) -> Vec<String> {
     for (level, entry) in path.iter().enumerate().rev() {
         let above = level.checked_sub(1).and_then(|above| path.get(above));
         let siblings = match above.map(|above| &above.content) {
-            Some(Content::Submenu(inside)) => inside,
+            Some(Content::Submenu(inside)) => &inside.entries,
             _ => &menu.entries,
         };
         if !siblings.first().is_some_and(|first| std::ptr::eq(first, *entry)) {
