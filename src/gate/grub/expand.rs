@@ -52,7 +52,7 @@ impl Truth {
 pub(super) const BESIDE: &str = "(beside)";
 
 /// What the firmware, the disks or the user decide at boot.
-const DECIDED_AT_BOOT: [&str; 10] = [
+const DECIDED_AT_BOOT: [&str; 9] = [
     "grub_platform",
     "grub_cpu",
     "root",
@@ -62,7 +62,6 @@ const DECIDED_AT_BOOT: [&str; 10] = [
     "shim_lock",
     "check_signatures",
     "chosen",
-    "?",
 ];
 
 #[derive(Debug, Clone)]
@@ -165,7 +164,7 @@ fn unknown(name: &str, why: &str) -> Value {
 pub(super) fn test(arguments: &[Value], env: &GrubEnv) -> Truth {
     let mut test = Test { arguments, at: 0, depth: 0, env };
     if arguments.is_empty() {
-        return Truth::No;
+        return Truth::Unknown("a condition is empty".to_owned());
     }
     match test.either() {
         Ok(_) if test.at < arguments.len() => {
@@ -334,7 +333,7 @@ mod tests {
     #[rstest]
     #[case::set("\"${saved}\"", true)]
     #[case::unset("\"${other}\"", false)]
-    #[case::equal("x${saved} = x1>2", true)]
+    #[case::equal("x${saved} = 'x1>2'", true)]
     #[case::feature("x$feature_menuentry_id = xy", true)]
     #[case::dropped_word("${other} = 1", true)] // `[ = 1 ]` has one operand too few: see below
     #[case::quoted_empty("\"${none}\" = 1", false)]
@@ -343,7 +342,7 @@ mod tests {
     #[case::or_binds_weaker("a = a -o a = b -a b = c", true)]
     #[case::negated("! ( a = b )", true)]
     #[case::number("2 -gt 10", false)]
-    #[case::text_order("2 > 10", true)]
+    #[case::text_order("2 '>' 10", true)]
     #[case::file("-f $prefix/custom.cfg", true)]
     #[case::other_file("-s ${config_directory}/user.cfg", false)]
     fn conditions_are_answered(#[case] condition: &str, #[case] want: bool) {
