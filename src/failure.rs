@@ -17,12 +17,18 @@ pub enum Failure {
     UnknownOption {
         word: String,
     },
+    /// `hint` explains the option in one line.
     MissingOptionValue {
         option: String,
+        hint: String,
     },
     InvalidOptionValue {
         option: String,
         why: String,
+    },
+    /// A kernel or an architecture that is the empty word.
+    EmptyValue {
+        option: String,
     },
     SeveralActions,
     /// An action that works on one module was given none, or no version.
@@ -165,6 +171,7 @@ impl Failure {
             BuildFailed { .. } => 10,
             Autoinstall => 11,
             DependsMissing { .. } => 13,
+            EmptyValue { .. } => 16,
             HeadersMissing { .. } => 21,
             Excluded { .. } => 77,
             PreInstallFailed => 101,
@@ -179,8 +186,9 @@ impl fmt::Display for Failure {
         match self {
             UnknownAction { word } => write!(f, "Unknown action specified: \"{word}\""),
             UnknownOption { word } => write!(f, "Unknown option: {word}"),
-            MissingOptionValue { option } => write!(f, "The option {option} requires a value."),
+            MissingOptionValue { option, hint } => write!(f, "The option {option} requires a value.\n{hint}"),
             InvalidOptionValue { option, why } => write!(f, "Invalid value for {option}: {why}"),
+            EmptyValue { option } => write!(f, "The value of {option} is empty."),
             SeveralActions => f.write_str("Cannot specify more than one action."),
             NoModule { action } => write!(
                 f,

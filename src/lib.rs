@@ -4,3 +4,6 @@ pub mod conf;
 pub mod failure;
 pub mod kernel;
 pub mod module;
+pub mod module_file;
+pub mod sys;
+pub mod tree;

@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Arguments to a validated [`Action`]: flags, then options, then the action. Touches no disk.
 
+mod action;
+mod flags;
+#[cfg(test)]
+mod tests;
+pub mod usage;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use flags::command;
+
+use crate::failure::Failure;
 use crate::kernel::KernelRelease;
 use crate::module::Arch;
 
@@ -47,6 +57,9 @@ pub struct Options {
     pub kernel_config: Option<PathBuf>,
     pub kernel_source_dir: Option<PathBuf>,
     pub json: bool,
+    /// Lines for standard error before anything else is printed: deprecated options, words that
+    /// nobody asked for.
+    pub notices: Vec<String>,
 }
 
 /// What is to be done, fully validated as far as words can tell.
@@ -103,4 +116,69 @@ pub enum Action {
     Gate,
     Version,
     Help,
+}
+
+/// A command line that cannot be obeyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misuse {
+    pub failure: Failure,
+    /// Whether [`usage::text`] goes to standard output before the failure is reported.
+    pub show_usage: bool,
+    /// What was understood until then, for `quiet` and `notices`. Of a command line with an unknown
+    /// option or a missing value only `quiet` is filled in.
+    pub options: Options,
+}
+
+/// Understands a command line. `argv` are the words after the program's name; `env` looks up a
+/// variable of the environment (`parallel_jobs` is the only one asked for).
+pub fn parse(
+    argv: impl Iterator<Item = OsString>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Options, Action), Box<Misuse>> {
+    let argv: Vec<OsString> = argv.collect();
+    let (mut flags, hook) = split_hook(&argv).map_err(|failure| {
+        let quiet = argv.iter().any(|word| word == "-q" || word == "--quiet");
+        misuse(failure, Options { quiet, ..Options::default() })
+    })?;
+    let quiet = flags.quiet;
+    let mut options = action::options(&mut flags, env)
+        .map_err(|failure| misuse(failure, Options { quiet, ..Options::default() }))?;
+    let action = match hook {
+        Some(words) if !flags.help && !flags.version => hook_action(words),
+        _ => action::action(flags, &mut options.notices),
+    };
+    match action {
+        Ok(action) => Ok((options, action)),
+        Err(failure) => Err(misuse(failure, options)),
+    }
+}
+
+/// Reads the options, up to the word `hook` if that is the action: what follows it is the
+/// protocol's, dashes and all. It is the action if only options come before it.
+fn split_hook(argv: &[OsString]) -> Result<(flags::Flags, Option<&[OsString]>), Failure> {
+    for (at, _) in argv.iter().enumerate().filter(|(_, word)| *word == "hook") {
+        // An option without its value before it means that "hook" is that value.
+        match flags::read(&argv[..at]) {
+            Ok(flags) if flags.words.is_empty() => return Ok((flags, Some(&argv[at + 1..]))),
+            _ => {}
+        }
+    }
+    Ok((flags::read(argv)?, None))
+}
+
+fn hook_action(words: &[OsString]) -> Result<Action, Failure> {
+    let words = words.iter().map(|word| {
+        word.to_str().map(str::to_owned).ok_or_else(|| Failure::InvalidOptionValue {
+            option: "hook".to_owned(),
+            why: format!("'{}' is not UTF-8", word.to_string_lossy()),
+        })
+    });
+    let mut words = words.collect::<Result<Vec<_>, _>>()?.into_iter();
+    let protocol = words.next().ok_or_else(action::no_protocol)?;
+    Ok(Action::Hook { protocol, args: words.collect() })
+}
+
+fn misuse(failure: Failure, options: Options) -> Box<Misuse> {
+    let show_usage = matches!(failure, Failure::UnknownAction { .. } | Failure::UnknownOption { .. });
+    Box::new(Misuse { failure, show_usage, options })
 }

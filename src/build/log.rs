@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! make.log: everything that the steps of a build said, in dkms's layout, and the first real
+//! error line in it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use fs_err::{File, OpenOptions};
+
+use crate::module::{ModuleId, Target};
+use crate::sys::tools::{Ended, Output, Run};
+
+/// The log of one build.
+#[derive(Debug)]
+pub struct MakeLog {
+    file: File,
+}
+
+impl MakeLog {
+    /// Starts the log in a build directory.
+    pub fn start(build_dir: &Path, id: &ModuleId, target: &Target) -> Result<Self> {
+        let path = build_dir.join("make.log");
+        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+        file.set_len(0)?;
+        writeln!(file, "DKMS (dkms-{}) make.log for {id} for kernel {target}", crate::VERSION)?;
+        writeln!(file, "{}", date())?;
+        Ok(Self { file })
+    }
+
+    /// Where the log is.
+    pub fn path(&self) -> PathBuf {
+        self.file.path().to_owned()
+    }
+
+    /// Runs one step and logs it: title, the command as `shown`, output, exit code, time.
+    pub fn step(&mut self, title: &str, shown: &str, run: Run) -> Result<Ended> {
+        writeln!(self.file, "\n{title}\n# command: {shown}")?;
+        let begun = Instant::now();
+        let ended = run.end(Output::Log(&self.file))?;
+        let seconds = begun.elapsed().as_secs();
+        if ended.timed_out() {
+            writeln!(self.file, "\n# ended: it took longer than [build] timeout allows")?;
+        }
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        writeln!(
+            self.file,
+            "\n# exit code: {}\n# elapsed time: {hours:02}:{minutes:02}:{seconds:02}\n{}",
+            ended.code(),
+            "-".repeat(64)
+        )?;
+        Ok(ended)
+    }
+
+    /// A line of our own, for what no program says.
+    pub fn note(&mut self, text: &str) -> Result<()> {
+        Ok(writeln!(self.file, "\n{text}")?)
+    }
+
+    /// The first line that tells why the build failed, shortened to what fits a message.
+    pub fn first_error(&self) -> Option<String> {
+        let text = fs_err::read(self.file.path()).ok()?;
+        first_error(&String::from_utf8_lossy(&text)).map(|line| line.chars().take(200).collect())
+    }
+}
+
+/// Finds the first line by which compilers, modpost, make and shells name a cause, not one of
+/// the lines by which make merely passes a failure on.
+fn first_error(log: &str) -> Option<&str> {
+    const CAUSES: [&str; 9] = [
+        ": error: ",
+        ": fatal error: ",
+        "ERROR: modpost: ",
+        "No rule to make target",
+        ": command not found",
+        ": not found",
+        "undefined reference",
+        "No such file or directory",
+        "Error! ",
+    ];
+    let lines = || log.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    lines()
+        .find(|line| CAUSES.iter().any(|cause| line.contains(cause)))
+        .or_else(|| lines().find(|line| line.starts_with("make") && line.contains("***")))
+}
+
+/// The time as date(1) prints it in the C locale, in UTC.
+fn date() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, second) = (now / 86_400, now % 86_400);
+    let (year, month, day) = civil(days);
+    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(days % 7) as usize];
+    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][month as usize - 1];
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{weekday} {month} {day:2} {hour:02}:{minute:02}:{second:02} UTC {year}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::compiler("# command: x\n  CC foo.o\nfoo.c:3:5: error: unknown type\nmake: *** [x] Error 2\n", "foo.c:3:5: error: unknown type")]
+    #[case::modpost("ERROR: modpost: \"gone\" [foo.ko] undefined!\n", "ERROR: modpost: \"gone\" [foo.ko] undefined!")]
+    #[case::only_make("make: *** [Makefile:2: all] Error 1\n", "make: *** [Makefile:2: all] Error 1")]
+    fn the_cause_comes_before_what_follows_from_it(#[case] log: &str, #[case] want: &str) {
+        assert_eq!(first_error(log), Some(want));
+    }
+
+    #[test]
+    fn a_log_without_errors_has_none() {
+        assert_eq!(first_error("# error: in a comment\n  LD foo.ko\n"), None);
+    }
+}

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Flags to a validated action and its options: which words make sense together.
+//! The order of the checks is dkms's, because each has an exit code of its own.
+
+use super::flags::{Flags, spelled};
+use super::{Action, ModuleArg, Options, TargetArgs};
+use crate::failure::Failure;
+use crate::kernel::{BadName, KernelRelease};
+use crate::module::{Arch, ModuleId};
+
+/// The words that name an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Add,
+    Build,
+    Install,
+    Unbuild,
+    Uninstall,
+    Remove,
+    Status,
+    Autoinstall,
+    KernelPreinst,
+    KernelPostinst,
+    KernelPrerm,
+    Hook,
+    Gate,
+}
+
+impl Verb {
+    pub(super) const ALL: [Self; 13] = [
+        Self::Add,
+        Self::Build,
+        Self::Install,
+        Self::Unbuild,
+        Self::Uninstall,
+        Self::Remove,
+        Self::Status,
+        Self::Autoinstall,
+        Self::KernelPreinst,
+        Self::KernelPostinst,
+        Self::KernelPrerm,
+        Self::Hook,
+        Self::Gate,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Build => "build",
+            Self::Install => "install",
+            Self::Unbuild => "unbuild",
+            Self::Uninstall => "uninstall",
+            Self::Remove => "remove",
+            Self::Status => "status",
+            Self::Autoinstall => "autoinstall",
+            Self::KernelPreinst => "kernel_preinst",
+            Self::KernelPostinst => "kernel_postinst",
+            Self::KernelPrerm => "kernel_prerm",
+            Self::Hook => "hook",
+            Self::Gate => "gate",
+        }
+    }
+
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            Self::Add => "register a module's source",
+            Self::Build => "compile a module for a kernel, adding it if need be",
+            Self::Install => "put a module into a kernel, building it if need be",
+            Self::Unbuild => "uninstall a module and delete what was compiled",
+            Self::Uninstall => "take a module out of a kernel, keeping it built",
+            Self::Remove => "unbuild a module and forget it",
+            Self::Status => "show which module is built or installed for which kernel",
+            Self::Autoinstall => "install every module that asks for it into a kernel",
+            Self::KernelPreinst => "a kernel is about to be installed: clear the way (-k)",
+            Self::KernelPostinst => "a kernel has been installed: autoinstall (-k)",
+            Self::KernelPrerm => "a kernel is about to be removed: unbuild for it (-k)",
+            Self::Hook => "hook <protocol> [args]: what package managers call",
+            Self::Gate => "show which kernels are proven, pending or held, and why",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.name() == word)
+    }
+
+    /// `hook` and `gate` are not dkms's: after an action they are modules or directories.
+    fn is_dkms_own(self) -> bool {
+        !matches!(self, Self::Hook | Self::Gate)
+    }
+
+    fn takes_all(self) -> bool {
+        matches!(self, Self::Unbuild | Self::Uninstall | Self::Remove | Self::Status)
+    }
+
+    /// The action in whose name dkms asks for the module, if it cannot do without: build and
+    /// install begin by adding.
+    fn asks_for_module(self) -> Option<&'static str> {
+        match self {
+            Self::Add | Self::Build | Self::Install => Some("add"),
+            Self::Unbuild | Self::Uninstall | Self::Remove => Some(self.name()),
+            _ => None,
+        }
+    }
+
+    fn takes_module(self) -> bool {
+        self.asks_for_module().is_some() || self == Self::Status
+    }
+}
+
+/// Judges everything that does not depend on the action. `env` is asked for `parallel_jobs`.
+pub(super) fn options(flags: &mut Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Options, Failure> {
+    let mut notices: Vec<String> =
+        flags.deprecated.drain(..).map(|option| format!("Deprecated feature: {option}")).collect();
+    let from_env = env("parallel_jobs").filter(|jobs| !jobs.is_empty()).and_then(|jobs| {
+        let parsed = jobs.parse().ok();
+        if parsed.is_none() && flags.jobs.is_none() {
+            // Not ours to fail on: somebody else's environment, and a default exists.
+            notices.push(format!(
+                "Warning: ignoring parallel_jobs='{}' in the environment: not a number.",
+                jobs.escape_debug()
+            ));
+        }
+        parsed
+    });
+    let jobs = match flags.jobs.take() {
+        Some(jobs) => Some(jobs.parse().map_err(|_| invalid("jobs", format!("'{jobs}' is not a number")))?),
+        None => from_env,
+    };
+    let directives = flags.directives.drain(..).map(directive).collect::<Result<_, _>>()?;
+    Ok(Options {
+        root: flags.root.take(),
+        dkms_tree: flags.dkms_tree.take(),
+        source_tree: flags.source_tree.take(),
+        install_tree: flags.install_tree.take(),
+        quiet: flags.quiet,
+        verbose: flags.verbose,
+        force: flags.force,
+        force_version_override: flags.force_version_override,
+        no_depmod: flags.no_depmod,
+        modprobe_on_install: flags.modprobe_on_install,
+        jobs,
+        directives,
+        conf: flags.conf.take(),
+        kernel_config: flags.kernel_config.take(),
+        kernel_source_dir: flags.kernel_source_dir.take(),
+        json: flags.json,
+        notices,
+    })
+}
+
+/// Judges the rest. Words nobody asked for become notices.
+pub(super) fn action(flags: Flags, notices: &mut Vec<String>) -> Result<Action, Failure> {
+    if flags.help {
+        return Ok(Action::Help);
+    }
+    if flags.version {
+        return Ok(Action::Version);
+    }
+    let (verb, mut words) = verb(&flags.words)?;
+    let targets = targets(&flags.kernels, &flags.arches)?;
+    let all = flags.all;
+    if all && !targets.kernels.is_empty() {
+        return Err(Failure::AllWithKernel);
+    }
+    if all && !targets.arches.is_empty() {
+        return Err(Failure::AllWithArch);
+    }
+    if all && !verb.takes_all() {
+        return Err(Failure::AllUnsupported { action: verb.name() });
+    }
+    let module = if verb.takes_module() {
+        module(flags.module.as_deref(), flags.module_version.as_deref(), &mut words, notices)?
+    } else {
+        None
+    };
+    notices.extend(words.iter().map(|word| unhandled(word)));
+
+    let named = module.clone().ok_or(Failure::NoModule { action: verb.asks_for_module().unwrap_or("") });
+    Ok(match verb {
+        Verb::Add => Action::Add { module: named? },
+        Verb::Build => Action::Build { module: named?, targets },
+        Verb::Install => Action::Install { module: named?, targets },
+        Verb::Unbuild => Action::Unbuild { module: named?, targets, all },
+        Verb::Uninstall => Action::Uninstall { module: named?, targets, all },
+        Verb::Remove => Action::Remove { module: named?, targets, all },
+        Verb::Status => Action::Status { module, targets },
+        Verb::Autoinstall if targets.kernels.len() > 1 => return Err(Failure::AutoinstallSeveralKernels),
+        Verb::Autoinstall => Action::Autoinstall { targets },
+        Verb::KernelPreinst | Verb::KernelPostinst | Verb::KernelPrerm if targets.kernels.len() != 1 => {
+            return Err(Failure::ExactlyOneKernel { action: verb.name() });
+        }
+        Verb::KernelPreinst => Action::KernelPreinst { targets },
+        Verb::KernelPostinst => Action::KernelPostinst { targets },
+        Verb::KernelPrerm => Action::KernelPrerm { targets },
+        // A hook that can be called was taken out before the options were read.
+        Verb::Hook => return Err(no_protocol()),
+        Verb::Gate => Action::Gate,
+    })
+}
+
+/// `hook` without the one word it needs.
+pub(super) fn no_protocol() -> Failure {
+    Failure::InvalidOptionValue {
+        option: "hook".to_owned(),
+        why: "a protocol has to follow, and options come before the word hook".to_owned(),
+    }
+}
+
+/// The action among the words, and the other words.
+fn verb(words: &[String]) -> Result<(Verb, Vec<&str>), Failure> {
+    let mut found = None;
+    let mut others = Vec::new();
+    for word in words {
+        match Verb::from_word(word) {
+            Some(verb) if found.is_none() => found = Some(verb),
+            Some(verb) if verb.is_dkms_own() => return Err(Failure::SeveralActions),
+            _ => others.push(word.as_str()),
+        }
+    }
+    let word = others.first().copied().unwrap_or_default().to_owned();
+    found.map(|verb| (verb, others)).ok_or(Failure::UnknownAction { word })
+}
+
+fn targets(kernels: &[String], arches: &[String]) -> Result<TargetArgs, Failure> {
+    let mut targets = TargetArgs::default();
+    for kernel in kernels {
+        let (release, brought) = match kernel.split_once('/') {
+            Some((release, arch)) => (release, Some(arch)),
+            None => (kernel.as_str(), None),
+        };
+        if release.is_empty() || brought == Some("") {
+            return Err(Failure::EmptyValue { option: spelled("kernel") });
+        }
+        targets.kernels.push(release.parse::<KernelRelease>().map_err(|why| invalid("kernel", why))?);
+        if let Some(arch) = brought {
+            targets.arches.push(Arch::new(arch).map_err(|why| invalid("kernel", why))?);
+        }
+    }
+    for arch in arches {
+        if arch.is_empty() {
+            return Err(Failure::EmptyValue { option: spelled("arch") });
+        }
+        targets.arches.push(Arch::new(arch).map_err(|why| invalid("arch", why))?);
+    }
+    if targets.arches.len() > 1 && targets.arches.len() != targets.kernels.len() {
+        return Err(Failure::ArchCount);
+    }
+    Ok(targets)
+}
+
+/// The module from `-m` or else from the first word, which is then taken off `words`.
+fn module(
+    option: Option<&str>,
+    version: Option<&str>,
+    words: &mut Vec<&str>,
+    notices: &mut Vec<String>,
+) -> Result<Option<ModuleArg>, Failure> {
+    let version = version.map(|version| match BadName::check("module version", version) {
+        Ok(()) => Ok(version),
+        Err(why) => Err(invalid("module-version", why)),
+    });
+    let version = version.transpose()?;
+    let arg = match option {
+        Some(option) => Some(module_option(option)?),
+        None if words.is_empty() => None,
+        None => Some(module_word(words.remove(0))),
+    };
+    match (arg, version) {
+        (Some(ModuleArg::Named { version: Some(one), .. }), Some(other)) if one != other => {
+            Err(invalid("module-version", format!("{other} contradicts the {one} given with the module")))
+        }
+        (Some(ModuleArg::Named { name, .. }), Some(version)) => {
+            Ok(Some(ModuleArg::Named { name, version: Some(version.to_owned()) }))
+        }
+        (Some(ModuleArg::Word(name)), Some(version)) if BadName::check("module name", &name).is_ok() => {
+            Ok(Some(ModuleArg::Named { name, version: Some(version.to_owned()) }))
+        }
+        (arg, Some(version)) => {
+            notices.push(unhandled(&format!("-v {version}")));
+            Ok(arg)
+        }
+        (arg, None) => Ok(arg),
+    }
+}
+
+fn module_option(word: &str) -> Result<ModuleArg, Failure> {
+    let bad = |why| invalid("module", why);
+    match word.split_once('/') {
+        Some((name, version)) => {
+            let id = ModuleId::new(name, version).map_err(bad)?;
+            Ok(ModuleArg::Named { name: id.name().to_owned(), version: Some(id.version().to_owned()) })
+        }
+        None => {
+            BadName::check("module name", word).map_err(bad)?;
+            Ok(ModuleArg::Named { name: word.to_owned(), version: None })
+        }
+    }
+}
+
+/// `M/V` is a name unless it looks like a path to a file: `./x`, `dir/dkms.conf`, `dir/x.tar.gz`.
+fn module_word(word: &str) -> ModuleArg {
+    let id = word.split_once('/').and_then(|(name, version)| ModuleId::new(name, version).ok());
+    match id {
+        Some(id) if !word.starts_with('.') && !names_file(id.version()) => {
+            ModuleArg::Named { name: id.name().to_owned(), version: Some(id.version().to_owned()) }
+        }
+        _ => ModuleArg::Word(word.to_owned()),
+    }
+}
+
+fn names_file(word: &str) -> bool {
+    word == "dkms.conf" || word.contains(".tar.") || word.ends_with(".tar") || word.ends_with(".tgz")
+}
+
+/// `NAME=value` or `NAME[n]=value`. The name becomes a shell variable's: anything else could be code.
+fn directive(word: String) -> Result<(String, String), Failure> {
+    let bad = || invalid("directive", format!("'{}' is not of the form NAME=value", word.escape_debug()));
+    let (name, value) = word.split_once('=').ok_or_else(bad)?;
+    let (variable, index) = match name.split_once('[') {
+        Some((variable, index)) => (variable, index.strip_suffix(']').ok_or_else(bad)?),
+        None => (name, "0"),
+    };
+    let identifier = variable.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && variable.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !identifier || index.is_empty() || !index.chars().all(|c| c.is_ascii_digit()) {
+        return Err(bad());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn invalid(id: &str, why: impl ToString) -> Failure {
+    Failure::InvalidOptionValue { option: spelled(id), why: why.to_string() }
+}
+
+fn unhandled(word: &str) -> String {
+    format!("Warning: I do not know how to handle {word}.")
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files and directories: durable atomic writes, copies and removals that follow no links.
+
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fs_err as fs;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+
+/// Writes a file whole or not at all: beside the target, fsync, rename, fsync the directory.
+pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let directory = parent(path)?;
+    fs::create_dir_all(directory)?;
+    let mut staged = tempfile::Builder::new()
+        .prefix(".dkms-")
+        .permissions(PermissionsExt::from_mode(mode))
+        .tempfile_in(directory)
+        .with_context(|| format!("staging {}", path.display()))?;
+    staged.write_all(content).with_context(|| format!("writing {}", path.display()))?;
+    staged.as_file().sync_all().with_context(|| format!("syncing {}", path.display()))?;
+    staged
+        .persist(path)
+        .map_err(|failed| failed.error)
+        .with_context(|| format!("replacing {}", path.display()))?;
+    sync_directory(directory)
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(directory: &Path) -> Result<()> {
+    Ok(fs::File::open(directory)?.sync_all()?)
+}
+
+/// The directory that a path stands in.
+pub fn parent(path: &Path) -> Result<&Path> {
+    path.parent().with_context(|| format!("finding the directory of {}", path.display()))
+}
+
+/// The text of a file, or nothing if there is no such file.
+pub fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The names in a directory, sorted; empty if there is no such directory. Names that are not
+/// UTF-8 and those that begin with a dot (what we stage) are left out.
+pub fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        if let Ok(name) = entry?.file_name().into_string()
+            && !name.starts_with('.')
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether something has this name, be it a link to nowhere.
+pub fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Copies a file, a link or a directory with all it holds, keeping modes and modification times.
+/// Links are copied as links. Sockets, pipes and devices are passed over.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    let meta = fs::symlink_metadata(from)?;
+    let kind = meta.file_type();
+    if kind.is_symlink() {
+        fs_err::os::unix::fs::symlink(fs::read_link(from)?, to)?;
+        return Ok(());
+    }
+    if kind.is_dir() {
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        fs::set_permissions(to, meta.permissions())?;
+    } else if kind.is_file() {
+        fs::copy(from, to)?;
+    } else {
+        return Ok(());
+    }
+    let time = TimeSpec::new(meta.mtime(), meta.mtime_nsec());
+    utimensat(nix::fcntl::AT_FDCWD, to, &time, &time, UtimensatFlags::NoFollowSymlink)
+        .with_context(|| format!("keeping the modification time of {}", to.display()))
+}
+
+/// Removes a file, a link or a directory with all it holds; nothing there is fine.
+pub fn remove(path: &Path) -> Result<()> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(meta) => meta.file_type(),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if kind.is_dir() {
+        fs::remove_dir_all(path)?
+    } else {
+        fs::remove_file(path)?
+    }
+    Ok(())
+}
+
+/// Removes a directory and its parents up to, not including, `stop`, as long as they are empty.
+pub fn remove_empty_up_to(directory: &Path, stop: &Path) {
+    let mut current = Some(directory);
+    while let Some(path) = current {
+        if path == stop || !path.starts_with(stop) || fs::remove_dir(path).is_err() {
+            return;
+        }
+        current = path.parent();
+    }
+}
+
+/// Every regular file below a directory, links not followed, in no particular order.
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copied_tree_keeps_links_modes_and_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        fs::create_dir_all(from.join("sub")).unwrap();
+        fs::write(from.join("sub/run"), "x").unwrap();
+        fs::set_permissions(from.join("sub/run"), PermissionsExt::from_mode(0o750)).unwrap();
+        fs_err::os::unix::fs::symlink("nowhere", from.join("link")).unwrap();
+        let old = TimeSpec::new(1_000_000, 0);
+        utimensat(nix::fcntl::AT_FDCWD, &from.join("sub/run"), &old, &old, UtimensatFlags::NoFollowSymlink)
+            .unwrap();
+        let to = dir.path().join("to");
+        copy_tree(&from, &to).unwrap();
+        let meta = fs::metadata(to.join("sub/run")).unwrap();
+        assert_eq!((meta.mode() & 0o777, meta.mtime()), (0o750, 1_000_000));
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("nowhere"));
+    }
+
+    #[test]
+    fn empty_parents_go_and_full_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("k/updates/dkms")).unwrap();
+        fs::write(dir.path().join("k/keep"), "").unwrap();
+        remove_empty_up_to(&dir.path().join("k/updates/dkms"), dir.path());
+        assert_eq!(names(&dir.path().join("k")).unwrap(), ["keep"]);
+    }
+
+    #[test]
+    fn an_atomic_write_replaces_content_and_sets_the_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/file");
+        write_atomically(&path, b"one", 0o600).unwrap();
+        write_atomically(&path, b"two", 0o644).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
+        assert_eq!(names(path.parent().unwrap()).unwrap(), ["file"]);
+    }
+}

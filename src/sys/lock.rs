@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Locks that cannot go stale: flock(2) on open files, released by the kernel when their holder
+//! ends in whatever way. The files themselves stay.
+#![allow(clippy::disallowed_types)] // nix::fcntl::Flock knows std's File only; fs_err opens it
+
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use fs_err::{File, OpenOptions};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::sys::report::Report;
+
+/// Holds a lock until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<std::fs::File>,
+}
+
+impl Lock {
+    /// Takes the lock at `path`, waiting for its holder if there is one and saying so once.
+    pub fn take(path: &Path, report: &Report) -> Result<Self> {
+        let mut file = open(path)?;
+        match try_flock(file)? {
+            Ok(lock) => Self::held(lock),
+            Err(busy) => {
+                file = busy;
+                let mut holder = String::new();
+                let _ = (&file).read_to_string(&mut holder);
+                let who = if holder.trim().is_empty() {
+                    "another dkms".to_owned()
+                } else {
+                    holder.trim().to_owned()
+                };
+                report.err(format_args!("waiting for {who} to release {}", path.display()));
+                let lock = Flock::lock(file, FlockArg::LockExclusive)
+                    .map_err(|(_, errno)| errno)
+                    .with_context(|| format!("waiting for the lock {}", path.display()))?;
+                Self::held(lock)
+            }
+        }
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_take(path: &Path) -> Result<Option<Self>> {
+        try_flock(open(path)?)?.ok().map(Self::held).transpose()
+    }
+
+    /// Takes the lock on a file that must be there already; its content stays.
+    pub fn try_take_existing(path: &Path) -> Result<Option<Self>> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file.into_parts().0,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(try_flock(file)?.ok().map(|file| Self { _file: file }))
+    }
+
+    /// Locks a file that its owner has just made and that nobody else can know yet.
+    pub fn of_new_file(file: &File) -> Result<Self> {
+        let file = file.file().try_clone().context("duplicating a journal's descriptor")?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| errno)
+            .context("locking a new journal")?;
+        Ok(Self { _file: lock })
+    }
+
+    /// Notes who holds the lock, for the message of those who wait.
+    fn held(mut file: Flock<std::fs::File>) -> Result<Self> {
+        let argv: Vec<String> = std::env::args().take(4).collect();
+        let note = format!("process {} ({})\n", std::process::id(), argv.join(" "));
+        // Losing the note costs a name in a message, nothing else.
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note.as_bytes()));
+        Ok(Self { _file: file })
+    }
+}
+
+fn open(path: &Path) -> Result<std::fs::File> {
+    if let Some(directory) = path.parent() {
+        fs_err::create_dir_all(directory)?;
+    }
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    Ok(file.into_parts().0)
+}
+
+fn try_flock(file: std::fs::File) -> Result<Result<Flock<std::fs::File>, std::fs::File>> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Ok(lock)),
+        Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
+        Err((_, errno)) => Err(errno).context("taking a lock"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_is_refused_and_a_dropped_one_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("locks/a");
+        let held = Lock::try_take(&path).unwrap();
+        assert!(held.is_some());
+        assert!(Lock::try_take(&path).unwrap().is_none());
+        drop(held);
+        assert!(Lock::try_take(&path).unwrap().is_some());
+    }
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine below the domain: paths, programs, files, locks, signals and the printer.
+//! Knows nothing about modules or kernels.
+
+pub mod files;
+pub mod lock;
+pub mod report;
+pub mod root;
+pub mod signals;
+pub mod tools;

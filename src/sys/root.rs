@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `Root`, the only maker of absolute paths: the running system, an offline image
+//! (`--root DIR`), or a directory that a test made up.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// Where absolute paths begin, and whether the running kernel may be looked at.
+#[derive(Debug, Clone)]
+pub struct Root {
+    prefix: PathBuf,
+    live: bool,
+}
+
+impl Root {
+    /// The system that this process runs on.
+    pub fn live() -> Self {
+        Self { prefix: PathBuf::from("/"), live: true }
+    }
+
+    /// A directory seen as a root without entering it, for tests over made-up trees.
+    pub fn at(prefix: &Path) -> Self {
+        Self { prefix: prefix.to_owned(), live: false }
+    }
+
+    /// Enters an offline image for the rest of this process, so that absolute symbolic links in
+    /// the image and the programs that are run see the image and nothing else.
+    ///
+    /// Root gets a private mount namespace with a minimal /dev, an ordinary user a user
+    /// namespace (good enough to read). The host's /proc and /sys are never visible inside.
+    /// Must be called while the process has a single thread (unshare(2)).
+    pub fn enter(image: &Path) -> Result<Self> {
+        if !image.is_dir() {
+            bail!("--root {} is not a directory", image.display());
+        }
+        let as_root = nix::unistd::geteuid().is_root();
+        let spaces = if as_root {
+            CloneFlags::CLONE_NEWNS
+        } else {
+            CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS
+        };
+        let private = unshare(spaces);
+        if let (true, Ok(())) = (as_root, private) {
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+                .context("making this process's mounts private")?;
+            bind_devices(image)?;
+        }
+        nix::unistd::chroot(image).with_context(|| format!("entering the image {}", image.display()))?;
+        nix::unistd::chdir("/").context("entering the image's root directory")?;
+        Ok(Self { prefix: PathBuf::from("/"), live: false })
+    }
+
+    /// The place of an absolute path below this root.
+    pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let absolute = absolute.as_ref();
+        self.prefix.join(absolute.strip_prefix("/").unwrap_or(absolute))
+    }
+
+    /// Whether the running kernel, /proc and /sys belong to this root.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+}
+
+/// Compilers and makefiles need /dev/null; images often come without device nodes.
+fn bind_devices(image: &Path) -> Result<()> {
+    let dev = image.join("dev");
+    if dev.join("null").exists() || !dev.is_dir() {
+        return Ok(());
+    }
+    let none = None::<&str>;
+    let staged = tempfile::tempdir().context("making a place for the image's device nodes")?;
+    mount(Some("tmpfs"), staged.path(), Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))
+        .context("mounting a private /dev for the image")?;
+    for node in ["null", "zero", "full", "random", "urandom"] {
+        let place = staged.path().join(node);
+        fs_err::write(&place, "")?;
+        mount(Some(Path::new("/dev").join(node).as_path()), &place, none, MsFlags::MS_BIND, none)
+            .with_context(|| format!("lending /dev/{node} to the image"))?;
+    }
+    mount(Some(staged.path()), &dev, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+        .context("mounting a private /dev over the image's")?;
+    // The bind mount keeps the file system alive; its first mount point is not needed any more.
+    nix::mount::umount2(staged.path(), nix::mount::MntFlags::MNT_DETACH)
+        .context("detaching the staging mount of the image's /dev")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absolute_paths_stay_below_the_prefix() {
+        let root = Root::at(Path::new("/image"));
+        assert_eq!(root.path("/etc/dkms"), Path::new("/image/etc/dkms"));
+        assert_eq!(Root::live().path("/etc/dkms"), Path::new("/etc/dkms"));
+        assert!(!root.is_live());
+    }
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The only runner of programs. Every program gets a fixed PATH, no standard input, a process
+//! group of its own (so that it can be ended whole) and none of make's variables unless the
+//! caller hands it our jobserver.
+
+use std::io::{ErrorKind, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+#[allow(clippy::disallowed_types)]
+use std::process::Command;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use fs_err::File;
+
+use crate::sys::signals;
+
+/// Where programs are looked for.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What must not leak from our environment into the programs that we run: another make's
+/// jobserver and switches, and what makes shells and loaders run foreign code.
+const CLEARED: [&str; 9] = [
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "GNUMAKEFLAGS",
+    "BASH_ENV",
+    "ENV",
+    "CDPATH",
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+];
+
+/// The programs that dkms-hooks ever runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    Bash,
+    Booster,
+    Depmod,
+    Dracut,
+    GrubMkconfig,
+    KernelInstall,
+    Mkinitcpio,
+    Modprobe,
+    Patch,
+    Strip,
+    UpdateGrub,
+    UpdateInitramfs,
+}
+
+impl Tool {
+    /// The program's file name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Booster => "booster",
+            Self::Depmod => "depmod",
+            Self::Dracut => "dracut",
+            Self::GrubMkconfig => "grub-mkconfig",
+            Self::KernelInstall => "kernel-install",
+            Self::Mkinitcpio => "mkinitcpio",
+            Self::Modprobe => "modprobe",
+            Self::Patch => "patch",
+            Self::Strip => "strip",
+            Self::UpdateGrub => "update-grub",
+            Self::UpdateInitramfs => "update-initramfs",
+        }
+    }
+
+    /// The package that brings it, as most distributions call it.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Depmod | Self::Modprobe => "kmod",
+            Self::GrubMkconfig | Self::UpdateGrub => "grub2-common",
+            Self::KernelInstall => "systemd",
+            Self::Strip => "binutils",
+            Self::UpdateInitramfs => "initramfs-tools",
+            other => other.name(),
+        }
+    }
+
+    /// Where the program is, if it is installed.
+    pub fn find(self) -> Option<PathBuf> {
+        PATH.split(':').map(|directory| Path::new(directory).join(self.name())).find(|path| path.is_file())
+    }
+}
+
+/// Where a program's standard output and standard error go.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Both to the end of this file, in the order written.
+    Log(&'a File),
+    /// Both into [`Ended::output`], in the order written.
+    Merged,
+    /// Standard output into [`Ended::output`], standard error into [`Ended::errors`].
+    Apart,
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    status: ExitStatus,
+    timed_out: bool,
+    pub output: Vec<u8>,
+    pub errors: Vec<u8>,
+}
+
+impl Ended {
+    /// Whether the program exited with 0.
+    pub fn success(&self) -> bool {
+        self.status.success()
+    }
+
+    /// The exit code as a shell reports it: 128 + n after signal n.
+    pub fn code(&self) -> u8 {
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
+            (None, Some(signal)) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+            (None, None) => u8::MAX,
+        }
+    }
+
+    /// Whether the program was ended because its time was up.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out
+    }
+
+    /// Whether the program died from a signal, its children possibly with it.
+    pub fn was_killed(&self) -> bool {
+        self.timed_out || self.status.signal().is_some()
+    }
+}
+
+/// A program about to be run.
+#[derive(Debug)]
+#[allow(clippy::disallowed_types)]
+pub struct Run {
+    tool: Tool,
+    command: Command,
+    shown: Vec<String>,
+    limit: Option<Duration>,
+}
+
+#[allow(clippy::disallowed_types)]
+impl Run {
+    /// Fails if the program is not installed, naming the package to install.
+    pub fn new(tool: Tool) -> Result<Self> {
+        let program = tool.find().ok_or_else(|| {
+            anyhow!("{} is not installed; install the package {}", tool.name(), tool.package())
+        })?;
+        let mut command = Command::new(program);
+        command.arg0(tool.name()).env("PATH", PATH).stdin(Stdio::null()).process_group(0);
+        for name in CLEARED {
+            command.env_remove(name);
+        }
+        Ok(Self { tool, command, shown: vec![tool.name().to_owned()], limit: None })
+    }
+
+    /// Adds one argument.
+    pub fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.shown.push(arg.as_ref().to_string_lossy().into_owned());
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<A: AsRef<std::ffi::OsStr>>(self, args: impl IntoIterator<Item = A>) -> Self {
+        args.into_iter().fold(self, Self::arg)
+    }
+
+    /// Starts from an empty environment but for PATH.
+    pub fn clean_environment(mut self) -> Self {
+        self.command.env_clear().env("PATH", PATH);
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Sets environment variables.
+    pub fn envs(self, variables: &[(String, String)]) -> Self {
+        variables.iter().fold(self, |run, (name, value)| run.env(name, value))
+    }
+
+    /// The directory to run in.
+    pub fn directory(mut self, directory: &Path) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
+    /// A file for standard input.
+    pub fn input(mut self, file: File) -> Self {
+        self.command.stdin(file.into_parts().0);
+        self
+    }
+
+    /// Ends the program and its children when it runs longer.
+    pub fn limit(mut self, limit: Option<Duration>) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Lets the makes below this program share our jobserver.
+    pub fn jobserver(mut self, client: &jobserver::Client) -> Self {
+        client.configure_make(&mut self.command);
+        // Cargo's variable means nothing to make.
+        self.command.env_remove("CARGO_MAKEFLAGS");
+        self
+    }
+
+    /// The command as one can paste it into a shell.
+    pub fn pasteable(&self) -> String {
+        shell_words::join(&self.shown)
+    }
+
+    /// Runs to the end; fails only if the program could not be started.
+    pub fn end(mut self, output: Output<'_>) -> Result<Ended> {
+        if signals::caught().is_some() {
+            bail!("not running {}: a signal asked to stop", self.tool.name());
+        }
+        let starting = || format!("starting {}", self.tool.name());
+        let mut readers = (None, None);
+        match output {
+            Output::Log(file) => {
+                let out = file.file().try_clone().with_context(starting)?;
+                self.command.stderr(out.try_clone().with_context(starting)?).stdout(out);
+            }
+            Output::Merged => {
+                let (reader, writer) = std::io::pipe().with_context(starting)?;
+                self.command.stderr(writer.try_clone().with_context(starting)?).stdout(writer);
+                readers.0 = Some(reader);
+            }
+            Output::Apart => {
+                let (out, writer) = std::io::pipe().with_context(starting)?;
+                self.command.stdout(writer);
+                let (errors, writer) = std::io::pipe().with_context(starting)?;
+                self.command.stderr(writer);
+                readers = (Some(out), Some(errors));
+            }
+        }
+        let child = self.command.spawn();
+        // Our copies of the pipes' write ends live in the Command: a reader would wait for them.
+        let (name, limit) = (self.tool.name(), self.limit);
+        drop(self);
+        let mut child = child.with_context(|| format!("starting {name}"))?;
+        let group = signals::Group::register(child.id());
+        let done = (Mutex::new(false), Condvar::new());
+        std::thread::scope(|scope| {
+            let (group, done) = (&group, &done);
+            let watchdog = limit.map(|limit| scope.spawn(move || end_after(limit, group, done)));
+            let errors = readers.1.map(|pipe| scope.spawn(move || drain(pipe)));
+            let output = readers.0.map(drain).transpose();
+            let status = child.wait();
+            *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            done.1.notify_all();
+            let joined = |handle: std::thread::ScopedJoinHandle<'_, std::io::Result<Vec<u8>>>| {
+                handle.join().unwrap_or_else(|_| Err(ErrorKind::Other.into()))
+            };
+            let reading = || format!("reading the output of {name}");
+            Ok(Ended {
+                status: status.with_context(|| format!("waiting for {name}"))?,
+                timed_out: watchdog.is_some_and(|handle| handle.join().unwrap_or(false)),
+                output: output.with_context(reading)?.unwrap_or_default(),
+                errors: errors.map(joined).transpose().with_context(reading)?.unwrap_or_default(),
+            })
+        })
+    }
+
+    /// Runs to the end and fails unless the program succeeded; the error shows the command, its
+    /// exit code and the last lines of what it said.
+    pub fn succeed(self) -> Result<Vec<u8>> {
+        let shown = self.pasteable();
+        let ended = self.end(Output::Merged)?;
+        if ended.success() {
+            return Ok(ended.output);
+        }
+        let said = String::from_utf8_lossy(&ended.output).into_owned();
+        let lines: Vec<&str> = said.lines().collect();
+        let tail = lines[lines.len().saturating_sub(10)..].join("\n  ");
+        bail!("`{shown}` ended with status {}\n  {tail}", ended.code())
+    }
+}
+
+/// Returns whether the time was up before the program had ended.
+fn end_after(limit: Duration, group: &signals::Group, done: &(Mutex<bool>, Condvar)) -> bool {
+    let finished = done.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (finished, _) = done
+        .1
+        .wait_timeout_while(finished, limit, |finished| !*finished)
+        .unwrap_or_else(PoisonError::into_inner);
+    if *finished {
+        return false;
+    }
+    group.kill();
+    true
+}
+
+fn drain(mut pipe: std::io::PipeReader) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes).map(|_| bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bash(script: &str) -> Run {
+        Run::new(Tool::Bash).unwrap().arg("-c").arg(script)
+    }
+
+    #[test]
+    fn streams_come_apart_or_merged_in_order() {
+        let ended = bash("echo out; echo err >&2").end(Output::Apart).unwrap();
+        assert_eq!((ended.output.as_slice(), ended.errors.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+        let ended = bash("echo a; echo b >&2; echo c").end(Output::Merged).unwrap();
+        assert_eq!(ended.output, b"a\nb\nc\n");
+    }
+
+    #[test]
+    fn a_program_over_its_time_is_ended_with_its_children() {
+        let ended = bash("sleep 60 & sleep 60; true")
+            .limit(Some(Duration::from_millis(100)))
+            .end(Output::Merged)
+            .unwrap();
+        assert!(ended.timed_out() && !ended.success());
+    }
+
+    #[test]
+    fn a_failure_shows_command_code_and_last_words() {
+        let error = bash("echo because; exit 3").succeed().unwrap_err().to_string();
+        assert!(
+            error.contains("bash -c 'echo because; exit 3'")
+                && error.contains("status 3")
+                && error.contains("because")
+        );
+    }
+
+    #[test]
+    fn an_inherited_jobserver_does_not_reach_programs() {
+        let ended = bash("echo \"[$MAKEFLAGS]\"").end(Output::Apart).unwrap();
+        assert_eq!(ended.output, b"[]\n");
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The dkms tree: its paths and states, which are dkms's own, and `.hooks/` beside them, which
+//! is ours (locks, journal, verdicts).
+
+pub mod kernels;
+pub mod registered;
+pub mod state;
+pub mod transaction;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::kernel::KernelRelease;
+use crate::module::{Arch, ModuleId, Target};
+use crate::sys::lock::Lock;
+use crate::sys::report::Report;
+use crate::sys::root::Root;
+
+/// Where everything is: the root and the three trees (framework.conf, `--dkmstree` and so on).
+#[derive(Debug, Clone)]
+pub struct Tree {
+    pub root: Root,
+    /// `/var/lib/dkms` unless configured otherwise.
+    pub dkms: PathBuf,
+    /// `/usr/src` unless configured otherwise.
+    pub source: PathBuf,
+    /// `/lib/modules` unless configured otherwise.
+    pub install: PathBuf,
+    /// The architecture of this machine.
+    pub arch: Arch,
+}
+
+impl Tree {
+    /// `<dkms tree>/M`.
+    pub fn module_dir(&self, name: &str) -> PathBuf {
+        self.dkms.join(name)
+    }
+
+    /// `<dkms tree>/M/V`.
+    pub fn version_dir(&self, id: &ModuleId) -> PathBuf {
+        self.dkms.join(id.name()).join(id.version())
+    }
+
+    /// `<dkms tree>/M/V/source`, the link to the source tree.
+    pub fn source_link(&self, id: &ModuleId) -> PathBuf {
+        self.version_dir(id).join("source")
+    }
+
+    /// `<source tree>/M-V`.
+    pub fn source_dir(&self, id: &ModuleId) -> PathBuf {
+        self.source.join(format!("{}-{}", id.name(), id.version()))
+    }
+
+    /// `<dkms tree>/M/V/build`, which real confs hard-code; guarded by the module's lock.
+    pub fn build_dir(&self, id: &ModuleId) -> PathBuf {
+        self.version_dir(id).join("build")
+    }
+
+    /// `<dkms tree>/M/V/K/A`, what is kept of a build.
+    pub fn target_dir(&self, id: &ModuleId, target: &Target) -> PathBuf {
+        self.version_dir(id).join(&target.kernel).join(&target.arch)
+    }
+
+    /// `<dkms tree>/M/V/K/A/module`, the built files.
+    pub fn built_dir(&self, id: &ModuleId, target: &Target) -> PathBuf {
+        self.target_dir(id, target).join("module")
+    }
+
+    /// `<dkms tree>/M/kernel-K-A`, the link that says which version is installed.
+    pub fn active_link(&self, name: &str, target: &Target) -> PathBuf {
+        self.module_dir(name).join(format!("kernel-{}-{}", target.kernel, target.arch))
+    }
+
+    /// `<dkms tree>/M/original_module/K/A`, files that stood where ours went.
+    pub fn originals_dir(&self, name: &str, target: &Target) -> PathBuf {
+        self.module_dir(name).join("original_module").join(&target.kernel).join(&target.arch)
+    }
+
+    /// `<install tree>/K`.
+    pub fn kernel_dir(&self, kernel: &KernelRelease) -> PathBuf {
+        self.install.join(kernel)
+    }
+
+    /// `<dkms tree>/.hooks`, all that is ours alone.
+    pub fn hooks_dir(&self) -> PathBuf {
+        self.dkms.join(".hooks")
+    }
+
+    /// Guards the build directory and the kept files of one module and version.
+    pub fn lock_module(&self, id: &ModuleId, report: &Report) -> Result<Lock> {
+        self.lock(&format!("module-{}-{}", id.name(), id.version()), report)
+    }
+
+    /// Guards one kernel's install tree.
+    pub fn lock_kernel(&self, kernel: &KernelRelease, report: &Report) -> Result<Lock> {
+        self.lock(&format!("kernel-{kernel}"), report)
+    }
+
+    /// Guards the list of registered modules, for short changes only.
+    pub fn lock_registry(&self, report: &Report) -> Result<Lock> {
+        self.lock("registry", report)
+    }
+
+    fn lock(&self, name: &str, report: &Report) -> Result<Lock> {
+        Lock::take(&self.hooks_dir().join("locks").join(name), report)
+    }
+
+    /// An absolute path of the system that this tree belongs to.
+    pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        self.root.path(absolute)
+    }
+}
