@@ -283,10 +283,11 @@ fn quoted(stream: char, text: &str) -> String {
     quoted
 }
 
-/// Path → what it is: `/` for a directory, ` -> target` for a link.
+/// Path → what it is: `/` for a directory, ` -> target` for a link. Without an empty `build`
+/// directory, which dkms leaves in some states and nobody looks for.
 fn listing(found: &str) -> BTreeMap<String, String> {
     let ours = |path: &str| path.starts_with("/var/lib/dkms/.hooks") || path.ends_with("/dkms_dbversion");
-    found
+    let mut listing: BTreeMap<_, _> = found
         .lines()
         .filter_map(|line| {
             let mut fields = line.split('\t');
@@ -299,7 +300,15 @@ fn listing(found: &str) -> BTreeMap<String, String> {
             Some((path.replacen("/usr/lib/modules", "/lib/modules", 1), what))
         })
         .filter(|(path, _)| !ours(path))
-        .collect()
+        .collect();
+    let paths: Vec<_> = listing.keys().cloned().collect();
+    for (number, path) in paths.iter().enumerate() {
+        let empty = paths.get(number + 1).is_none_or(|next| !next.starts_with(&format!("{path}/")));
+        if path.starts_with("/var/lib/dkms/") && path.ends_with("/build") && empty {
+            listing.remove(path);
+        }
+    }
+    listing
 }
 
 /// What came (`+`) and went (`-`); of directories only what else would not show: new empty ones,
@@ -335,7 +344,7 @@ impl Normal {
         let jobs = std::thread::available_parallelism()?;
         // Written for a regex crate without Unicode classes.
         let patterns = [
-            (r"dkms-[0-9]+(\.[0-9]+)+[^ \n]*".to_owned(), "dkms-X.Y.Z"),
+            (r"dkms-[0-9]+(\.[0-9]+)+[^ )\n]*".to_owned(), "dkms-X.Y.Z"),
             (format!(r"(make.*) -j{jobs}( |$)"), "$1 -jN$2"),
             (regex::escape(&release), "RUNNING"),
             (regex::escape(&machine), "x86_64"),

@@ -38,7 +38,8 @@ for release in "$K1" "$K2"; do
     cp -r "$base/kbuild" "$root/usr/src/linux-headers-$release"
     echo "#define UTS_RELEASE \"$release\"" >"$root/usr/src/linux-headers-$release/include/generated/utsrelease.h"
     ln -s "/usr/src/linux-headers-$release" "$root/usr/lib/modules/$release/build"
-    touch "$root/usr/lib/modules/$release/modules."{order,builtin,dep}
+    touch "$root/usr/lib/modules/$release/modules."{order,builtin}
+    echo "# made" >"$root/usr/lib/modules/$release/modules.dep"
 done
 [ ! -d "$work/case" ] || cp -rP "$work/case/." "$root/"
 mount --rbind /dev "$root/dev"
