@@ -216,7 +216,7 @@ impl Bench {
                     transcript += &format!("$ {line}\n");
                     transcript += &self.normal.apply(&quoted('1', &read("out")?));
                     transcript += &self.normal.apply(&quoted('2', &read("err")?));
-                    for call in read("calls")?.lines() {
+                    for call in self.normal.apply(&read("calls")?).lines() {
                         transcript += &format!("call| {call}\n");
                     }
                     transcript += &format!("rc={}\n", code.trim());

@@ -43,6 +43,16 @@ broken() {
     echo '#error this does not compile' >>"/usr/src/$1-$2/$1.c"
 }
 
+# running: makes a kernel of the root of the one that runs.
+running() {
+    local release
+    release=$(uname -r)
+    cp -a "/usr/src/linux-headers-$K1" "/usr/src/linux-headers-$release"
+    echo "#define UTS_RELEASE \"$release\"" >"/usr/src/linux-headers-$release/include/generated/utsrelease.h"
+    cp -a "/lib/modules/$K1" "/lib/modules/$release"
+    ln -sfn "/usr/src/linux-headers-$release" "/lib/modules/$release/build"
+}
+
 listing() {
     find /var/lib/dkms /usr/lib/modules /usr/src /etc /boot /tmp /var/tmp -printf '%y\t%p\t%l\n'
 }
