@@ -116,6 +116,10 @@ pub enum Failure {
         target: Target,
         missing: Vec<String>,
     },
+    /// As `DependsMissing`, in the words of autoinstall.
+    AutoinstallDepends { id: ModuleId, missing: Vec<String> },
+    /// The reason has been printed.
+    InstallAborted,
     BuiltFileMissing {
         name: String,
         directory: String,
@@ -165,12 +169,12 @@ impl Failure {
             OneKernelOnly { .. } | ExactlyOneKernel { .. } | AutoinstallSeveralKernels => 4,
             AllUnsupported { .. } | PatchMissing { .. } | PatchLeaves { .. } => 5,
             PatchFailed { .. } | BuiltFileMissing { .. } | KernelDirectoryMissing { .. } => 6,
-            NotNewer { .. } | SameUnversioned { .. } | Depmod { .. } => 6,
+            NotNewer { .. } | SameUnversioned { .. } | InstallAborted | Depmod { .. } => 6,
             ResultMissing { .. } | NotLoadable { .. } => 7,
             BothOnly | BadConf { .. } | NoSource { .. } => 8,
             BuildFailed { .. } => 10,
             Autoinstall => 11,
-            DependsMissing { .. } => 13,
+            DependsMissing { .. } | AutoinstallDepends { .. } => 13,
             EmptyValue { .. } => 16,
             HeadersMissing { .. } => 21,
             Excluded { .. } => 77,
@@ -279,6 +283,10 @@ impl fmt::Display for Failure {
                  You may override by specifying --force.",
                 missing.join(" ")
             ),
+            AutoinstallDepends { id, missing } => {
+                write!(f, "{id} autoinstall failed due to missing dependencies: {}.", missing.join(" "))
+            }
+            InstallAborted => f.write_str("Installation aborted."),
             BuiltFileMissing { name, directory } => write!(f, "Missing module {name} in {directory}"),
             KernelDirectoryMissing { directory } => {
                 write!(f, "The directory {directory} doesn't exist.\nYou cannot install a module onto a non-existent kernel.")

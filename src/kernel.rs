@@ -81,6 +81,12 @@ impl fmt::Display for KernelRelease {
     }
 }
 
+impl AsRef<std::ffi::OsStr> for KernelRelease {
+    fn as_ref(&self) -> &std::ffi::OsStr {
+        self.0.as_ref()
+    }
+}
+
 impl AsRef<std::path::Path> for KernelRelease {
     fn as_ref(&self) -> &std::path::Path {
         self.0.as_ref()

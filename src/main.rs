@@ -1,1 +1,52 @@
-fn main() {}
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! argv and environment to a `Root` and one call; prints the final error; the only exit.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use dkms_hooks::cli::{self, Action, Options};
+use dkms_hooks::commands::session::Session;
+use dkms_hooks::sys::report::Report;
+use dkms_hooks::sys::root::Root;
+use dkms_hooks::sys::signals;
+use dkms_hooks::{commands, hook};
+
+fn main() -> ExitCode {
+    let parsed = cli::parse(std::env::args_os().skip(1), &|name| std::env::var(name).ok());
+    let (options, action) = match parsed {
+        Ok(parsed) => parsed,
+        Err(misuse) => {
+            let report = Report::new(misuse.options.quiet, false);
+            misuse.options.notices.iter().for_each(|notice| report.err(notice));
+            if misuse.show_usage {
+                report.out(cli::usage::text());
+            }
+            return ExitCode::from(commands::report_error(&report, &misuse.failure.into()));
+        }
+    };
+    let report = Report::new(options.quiet, options.verbose);
+    options.notices.iter().for_each(|notice| report.err(notice));
+    let done = run(options, action);
+    ExitCode::from(done.unwrap_or_else(|error| commands::report_error(&report, &error)))
+}
+
+fn run(options: Options, action: Action) -> Result<u8> {
+    // Entering an image wants a single thread, listening for signals starts another.
+    let root = match &options.root {
+        Some(image) => Root::enter(image)?,
+        None => Root::live(),
+    };
+    if changes_something(&action) {
+        signals::listen()?;
+    }
+    let session = Session::open(root, options)?;
+    match action {
+        Action::Hook { protocol, args } => hook::run(&session, &protocol, &args),
+        action => commands::execute(&session, action),
+    }
+}
+
+/// A reader may die of a signal at any time; whoever changes something rolls back first.
+fn changes_something(action: &Action) -> bool {
+    !matches!(action, Action::Help | Action::Version | Action::Status { .. } | Action::Gate)
+}

@@ -54,8 +54,8 @@ impl MakeLog {
     }
 
     /// A line of our own, for what no program says.
-    pub fn note(&mut self, text: &str) -> Result<()> {
-        Ok(writeln!(self.file, "\n{text}")?)
+    pub fn note(&self, text: &str) -> Result<()> {
+        Ok(writeln!(&mut &self.file, "\n{text}")?)
     }
 
     /// The first line that tells why the build failed, shortened to what fits a message.
@@ -87,13 +87,7 @@ fn first_error(log: &str) -> Option<&str> {
 
 /// The time as date(1) prints it in the C locale, in UTC.
 fn date() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, second) = (now / 86_400, now % 86_400);
-    let (year, month, day) = civil(days);
-    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(days % 7) as usize];
-    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][month as usize - 1];
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{weekday} {month} {day:2} {hour:02}:{minute:02}:{second:02} UTC {year}")
+    jiff::Timestamp::now().strftime("%a %b %e %H:%M:%S UTC %Y").to_string()
 }
 
 #[cfg(test)]
@@ -102,8 +96,14 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case::compiler("# command: x\n  CC foo.o\nfoo.c:3:5: error: unknown type\nmake: *** [x] Error 2\n", "foo.c:3:5: error: unknown type")]
-    #[case::modpost("ERROR: modpost: \"gone\" [foo.ko] undefined!\n", "ERROR: modpost: \"gone\" [foo.ko] undefined!")]
+    #[case::compiler(
+        "# command: x\n  CC foo.o\nfoo.c:3:5: error: unknown type\nmake: *** [x] Error 2\n",
+        "foo.c:3:5: error: unknown type"
+    )]
+    #[case::modpost(
+        "ERROR: modpost: \"gone\" [foo.ko] undefined!\n",
+        "ERROR: modpost: \"gone\" [foo.ko] undefined!"
+    )]
     #[case::only_make("make: *** [Makefile:2: all] Error 1\n", "make: *** [Makefile:2: all] Error 1")]
     fn the_cause_comes_before_what_follows_from_it(#[case] log: &str, #[case] want: &str) {
         assert_eq!(first_error(log), Some(want));

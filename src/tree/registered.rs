@@ -1,1 +1,224 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reads the configuration of modules, of the framework and of the policy from the disk: in
+//! process where a file is plain, with a real bash where it is a program.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::Tree;
+use crate::conf::directives::{self, ModuleConf};
+use crate::conf::framework::{Framework, LATE_KERNELVER};
+use crate::conf::plain::{self, Plain};
+use crate::conf::policy::{self, Policy};
+use crate::conf::{ConfFile, Variables, shell};
+use crate::failure::Failure;
+use crate::module::{ModuleId, Target};
+use crate::sys::files;
+use crate::sys::root::Root;
+use crate::sys::tools::{Output, Run, Tool};
+
+/// How long a configuration may take that is a program.
+const SHELL_LIMIT: Duration = Duration::from_secs(60);
+
+/// A dkms.conf evaluated for one target, with the variables that it set.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub conf: ModuleConf,
+    pub variables: Variables,
+}
+
+/// What is in scope while a dkms.conf is evaluated, but for the module and its target.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// `--directive NAME=VALUE`, in order; they have the last word.
+    pub directives: Vec<(String, String)>,
+    /// `-c`: read this instead of the dkms.conf in the source tree.
+    pub conf: Option<PathBuf>,
+    pub kernel_source_dir: Option<PathBuf>,
+    pub kernel_config: Option<PathBuf>,
+    pub parallel_jobs: String,
+    pub tmp_location: String,
+    pub build_environment: Option<String>,
+    pub verbose: bool,
+}
+
+impl Tree {
+    /// Reads the configuration of a registered module for a target.
+    pub fn load(&self, id: &ModuleId, target: Option<&Target>, scope: &Scope) -> Result<Loaded> {
+        let conf = scope.conf.clone().unwrap_or_else(|| self.source_link(id).join("dkms.conf"));
+        self.load_from(&conf, Some(id), target, scope)
+    }
+
+    /// Reads a dkms.conf that need not be registered, then what `/etc/dkms` adds to it.
+    pub fn load_from(
+        &self,
+        conf: &Path,
+        id: Option<&ModuleId>,
+        target: Option<&Target>,
+        scope: &Scope,
+    ) -> Result<Loaded> {
+        let Some(text) = files::read_if_there(conf)? else {
+            return Err(Failure::ConfMissing { path: conf.display().to_string() }.into());
+        };
+        let mut sources = Vec::new();
+        if let Some(path) = scope.build_environment.as_deref() {
+            let kernel = target.map_or("", |target| target.kernel.as_str());
+            let path = self.path(crate::conf::framework::late(path, kernel));
+            sources.extend(read_conf(&path)?);
+        }
+        sources.push(ConfFile { path: conf.to_owned(), text });
+        if let Some(id) = id {
+            for name in override_names(id, target) {
+                sources.extend(read_conf(&self.path("/etc/dkms").join(name))?);
+            }
+        }
+        let bad = |problems| Failure::BadConf { path: conf.display().to_string(), problems };
+        let mut variables = evaluate(&self.variables(id, target, scope), &sources)
+            .map_err(|error| bad(vec![format!("dkms.conf: Error! {error:#}.")]))?;
+        for (name, value) in &scope.directives {
+            set_directive(&mut variables, name, value);
+        }
+        let conf = directives::read(&variables, &conf.display().to_string()).map_err(bad)?;
+        Ok(Loaded { conf, variables })
+    }
+
+    /// The variables that dkms has in scope for its confs, commands and scripts.
+    pub fn variables(&self, id: Option<&ModuleId>, target: Option<&Target>, scope: &Scope) -> Variables {
+        let mut variables = Variables::new();
+        let mut set = |name: &str, value: String| variables.set(name, value);
+        if let Some(target) = target {
+            let build_dir = scope
+                .kernel_source_dir
+                .clone()
+                .unwrap_or_else(|| self.kernel_dir(&target.kernel).join("build"));
+            let config = scope.kernel_config.clone().unwrap_or_else(|| build_dir.join("include/config/auto.conf"));
+            set("kernelver", target.kernel.to_string());
+            set("arch", target.arch.to_string());
+            set("kernel_source_dir", build_dir.display().to_string());
+            set("kernel_config", config.display().to_string());
+        }
+        if let Some(id) = id {
+            set("module", id.name().to_owned());
+            set("module_version", id.version().to_owned());
+        }
+        set("dkms_tree", self.dkms.display().to_string());
+        set("source_tree", self.source.display().to_string());
+        set("install_tree", self.install.display().to_string());
+        set("tmp_location", scope.tmp_location.clone());
+        set("parallel_jobs", scope.parallel_jobs.clone());
+        set("verbose", if scope.verbose { "1" } else { "" }.to_owned());
+        variables
+    }
+}
+
+/// The file names below `/etc/dkms` that have a say about a module, least specific first.
+fn override_names(id: &ModuleId, target: Option<&Target>) -> Vec<String> {
+    let (name, version) = (id.name(), id.version());
+    let mut names = vec![format!("{name}.conf"), format!("{name}-{version}.conf")];
+    if let Some(Target { kernel, arch }) = target {
+        names.push(format!("{name}-{version}-{kernel}.conf"));
+        names.push(format!("{name}-{version}-{kernel}-{arch}.conf"));
+        names.push(format!("{name}--{kernel}.conf"));
+        names.push(format!("{name}--{kernel}-{arch}.conf"));
+    }
+    names
+}
+
+/// `NAME` or `NAME[n]`, as the command line gives it.
+fn set_directive(variables: &mut Variables, name: &str, value: &str) {
+    let indexed = name.strip_suffix(']').and_then(|name| name.split_once('['));
+    match indexed.and_then(|(name, index)| Some((name, index.parse().ok()?))) {
+        Some((name, index)) => variables.set_element(name, index, value),
+        None => variables.set(name, value),
+    }
+}
+
+fn read_conf(path: &Path) -> Result<Option<ConfFile>> {
+    Ok(files::read_if_there(path)?.map(|text| ConfFile { path: path.to_owned(), text }))
+}
+
+/// Evaluates files one after the other, in this process if all of them are plain.
+fn evaluate(scope: &Variables, files: &[ConfFile]) -> Result<Variables> {
+    match plain::evaluate(scope, files) {
+        Plain::Evaluated(variables) => Ok(variables),
+        Plain::NeedsShell { .. } => {
+            let ended = Run::new(Tool::Bash)?
+                .clean_environment()
+                .env("LC_ALL", "C")
+                .args(["--noprofile", "--norc", "-c", shell::SCRIPT, "dkms"])
+                .args(shell::arguments(scope, files))
+                .limit(Some(SHELL_LIMIT))
+                .end(Output::Apart)?;
+            shell::parse(&ended.output).map_err(|error| {
+                let said = String::from_utf8_lossy(&ended.errors);
+                let late = if ended.timed_out() { " (it took longer than a minute)" } else { "" };
+                match said.trim() {
+                    "" => error.context(format!("evaluating a configuration{late}")),
+                    said => anyhow::anyhow!("{error}{late}: {said}"),
+                }
+            })
+        }
+    }
+}
+
+/// Reads framework.conf and its `.d`.
+pub fn framework(root: &Root) -> Result<Framework> {
+    let mut sources: Vec<ConfFile> = read_conf(&root.path("/etc/dkms/framework.conf"))?.into_iter().collect();
+    sources.extend(drop_ins(&root.path("/etc/dkms/framework.conf.d"), ".conf")?);
+    if sources.is_empty() {
+        return Ok(Framework::default());
+    }
+    let mut scope = Variables::new();
+    scope.set("kernelver", LATE_KERNELVER);
+    evaluate(&scope, &sources).map(|variables| Framework::read(&variables)).context("reading framework.conf")
+}
+
+/// Reads the policy: what packages bring, then what the administrator says.
+pub fn policy(root: &Root) -> Result<Policy> {
+    let mut sources = drop_ins(&root.path("/usr/lib/dkms/policy.d"), ".toml")?;
+    sources.extend(read_conf(&root.path("/etc/dkms/policy.toml"))?);
+    sources.extend(drop_ins(&root.path("/etc/dkms/policy.d"), ".toml")?);
+    policy::merge(&sources).context("reading the policy")
+}
+
+fn drop_ins(directory: &Path, suffix: &str) -> Result<Vec<ConfFile>> {
+    let mut sources = Vec::new();
+    for name in files::names(directory)?.iter().filter(|name| name.ends_with(suffix)) {
+        sources.extend(read_conf(&directory.join(name))?);
+    }
+    Ok(sources)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_go_from_general_to_specific() {
+        let id = ModuleId::new("foo", "1.0").unwrap();
+        let target =
+            Target { kernel: "6.1".parse().unwrap(), arch: crate::module::Arch::new("x86_64").unwrap() };
+        assert_eq!(
+            override_names(&id, Some(&target)),
+            [
+                "foo.conf",
+                "foo-1.0.conf",
+                "foo-1.0-6.1.conf",
+                "foo-1.0-6.1-x86_64.conf",
+                "foo--6.1.conf",
+                "foo--6.1-x86_64.conf"
+            ]
+        );
+    }
+
+    #[test]
+    fn directives_reach_elements() {
+        let mut variables = Variables::new();
+        set_directive(&mut variables, "MAKE[1]", "x");
+        set_directive(&mut variables, "AUTOINSTALL", "yes");
+        assert_eq!(variables.element("MAKE", 1), Some("x"));
+        assert_eq!(variables.scalar("AUTOINSTALL"), Some("yes"));
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Turns a module's source into verified files kept in the dkms tree: prepare, patch, make,
+//! verify, strip, compress, store. Never writes to the install tree.
+
+pub mod jobs;
+pub mod log;
+mod prepare;
+pub use prepare::script_command;
+mod store;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::conf::make;
+use crate::failure::Failure;
+use crate::module::{ModuleId, Target};
+use crate::sys::files;
+use crate::sys::report::Report;
+use crate::sys::tools::{Run, Tool};
+use crate::tree::Tree;
+use crate::tree::kernels::BuildDir;
+use crate::tree::registered::Loaded;
+use jobs::{Jobs, named_jobs};
+use log::MakeLog;
+
+/// One module to build for one kernel. The module's lock must be held.
+#[derive(Debug)]
+pub struct Build<'a> {
+    pub tree: &'a Tree,
+    pub jobs: &'a Jobs,
+    pub report: &'a Report,
+    pub limit: Option<Duration>,
+    pub id: &'a ModuleId,
+    pub target: &'a Target,
+    pub loaded: &'a Loaded,
+    /// Which records BUILD_EXCLUSIVE_* rules out, by position.
+    pub excluded: &'a [bool],
+    pub kernel: &'a BuildDir,
+    /// dkms's variables, for commands and scripts.
+    pub variables: &'a [(String, String)],
+}
+
+/// A file that the build has to make, and what it is called when it is kept.
+struct Product {
+    path: PathBuf,
+    /// The module's own name.
+    built: String,
+    /// Its file's name without `.ko`.
+    name: String,
+    strip: bool,
+}
+
+impl Build<'_> {
+    /// Builds the module and keeps the files. A failure leaves `build/` with its make.log and
+    /// whatever was kept of an earlier build.
+    pub fn run(&self) -> Result<()> {
+        let build_dir = prepare::build_dir(self.tree, self.id)?;
+        let mut log = MakeLog::start(&build_dir, self.id, self.target)?;
+        prepare::patch(self, &build_dir, &mut log)?;
+        if let Some(script) = &self.loaded.conf.scripts.pre_build {
+            self.script("pre_build", script, &mut log)?;
+        }
+        self.make(&mut log)?;
+        let stored = store::keep(self, &build_dir, &log)?;
+        if let Some(script) = &self.loaded.conf.scripts.post_build
+            && let Err(error) = self.script("post_build", script, &mut log)
+        {
+            stored.undo()?;
+            return Err(error);
+        }
+        stored.keep()?;
+        files::remove(&build_dir)
+    }
+
+    fn make(&self, log: &mut MakeLog) -> Result<()> {
+        let conf = &self.loaded.conf;
+        let build_dir = self.tree.build_dir(self.id).display().to_string();
+        let kernel_dir = self.kernel.path.display().to_string();
+        let line = |switch: &str| {
+            make::command_line(conf, &self.target.kernel, switch, &kernel_dir, &build_dir, self.kernel.clang)
+        };
+        let shown = line(&self.jobs.switch());
+        // A make of ours gets no -jN, which would make it leave the jobserver; every other program
+        // brings its own parallelism, if any.
+        let ours = shown.starts_with("make ");
+        let quiet_jobs = if ours { line("") } else { shown.clone() };
+        let permit = self.jobs.take(if ours { 1 } else { named_jobs(&shown) })?;
+        let mut run = self.bash(&quiet_jobs)?;
+        if ours {
+            run = run.jobserver(self.jobs.client());
+        }
+        self.begin("Building module(s)", &shown);
+        let ended = log.step("Building module(s)", &shown, run)?;
+        if ended.was_killed() {
+            permit.lost();
+        }
+        drop(permit);
+        if ended.success() {
+            self.report.out(" done.\n");
+            return Ok(());
+        }
+        self.report.out(format!("(bad exit status: {})\nFailed command:\n{shown}\n", ended.code()));
+        let mut first_error = log.first_error();
+        if ended.timed_out() {
+            first_error = Some("it took longer than [build] timeout allows".to_owned());
+        }
+        let log = log.path().display().to_string();
+        Err(Failure::BuildFailed { target: self.target.clone(), log, first_error }.into())
+    }
+
+    /// Runs one of the module's scripts in the build directory, its output in make.log.
+    fn script(&self, name: &'static str, words: &str, log: &mut MakeLog) -> Result<()> {
+        let permit = self.jobs.take(1)?;
+        let command = prepare::script_command(self.tree, self.id, &self.tree.build_dir(self.id), words);
+        self.begin(&format!("Running the {name} script"), &command);
+        let ended = log.step(&format!("Running the {name} script"), &command, self.bash(&command)?)?;
+        drop(permit);
+        if ended.success() {
+            self.report.out(" done.\n");
+            return Ok(());
+        }
+        self.report.out(format!("(bad exit status: {})\nFailed command:\n{command}\n", ended.code()));
+        Err(Failure::Script { name, code: ended.code() }.into())
+    }
+
+    /// A step's title, or its command when the user wants to see commands.
+    fn begin(&self, title: &str, command: &str) {
+        if self.report.is_verbose() {
+            self.report.out(format!("{command}\n"));
+        } else {
+            self.report.out(format!("{title}..."));
+        }
+    }
+
+    /// A command of the conf's, evaluated by a shell that knows the conf's variables, as single
+    /// quotes in a conf put that off until here.
+    fn bash(&self, command: &str) -> Result<Run> {
+        let mut script = String::new();
+        for name in self.loaded.variables.names() {
+            let used = command.contains(&format!("${name}")) || command.contains(&format!("${{{name}"));
+            if let (true, Some(value)) = (used, self.loaded.variables.scalar(name)) {
+                script.push_str(&format!("{name}={}\n", shell_words::quote(value)));
+            }
+        }
+        script.push_str(command);
+        Ok(Run::new(Tool::Bash)?
+            .arg("-c")
+            .arg(script)
+            .envs(self.variables)
+            .directory(&self.tree.build_dir(self.id))
+            .limit(self.limit))
+    }
+
+    fn products(&self) -> Vec<Product> {
+        let conf = &self.loaded.conf;
+        let build_dir = self.tree.build_dir(self.id);
+        conf.records
+            .iter()
+            .zip(self.excluded)
+            .filter(|(_, excluded)| !**excluded)
+            .map(|(record, _)| Product {
+                path: build_dir
+                    .join(record.built_location.trim_start_matches('/'))
+                    .join(format!("{}.ko", record.built_name)),
+                built: record.built_name.clone(),
+                name: record.dest_name.clone(),
+                strip: record.strip,
+            })
+            .collect()
+    }
+}

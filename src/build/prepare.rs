@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A fresh build directory: the source copied, the administrator's patches laid over it, the
+//! patches of the conf applied.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use fs_err as fs;
+
+use super::Build;
+use super::log::MakeLog;
+use crate::failure::Failure;
+use crate::module::ModuleId;
+use crate::sys::files;
+use crate::sys::tools::{Run, Tool};
+use crate::tree::Tree;
+
+/// Makes `<dkms tree>/M/V/build` anew from the source tree; what a failed build left there goes.
+pub(super) fn build_dir(tree: &Tree, id: &ModuleId) -> Result<PathBuf> {
+    let source = tree.source_link(id);
+    let is_empty = fs::read_dir(&source).map_or(true, |mut entries| entries.next().is_none());
+    if is_empty {
+        return Err(Failure::NoSource { source: source.display().to_string() }.into());
+    }
+    let build_dir = tree.build_dir(id);
+    files::remove(&build_dir)?;
+    files::copy_tree(&fs::canonicalize(&source)?, &build_dir)?;
+    let patches = tree.path("/etc/dkms").join(id.name()).join("patches");
+    if patches.is_dir() {
+        overlay(&patches, &build_dir.join("patches"))?;
+    }
+    Ok(build_dir)
+}
+
+/// Copies what is in one directory over what is in another.
+fn overlay(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            overlay(&entry.path(), &target)?;
+        } else {
+            files::remove(&target)?;
+            files::copy_tree(&entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Applies the conf's patches in order.
+pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> Result<()> {
+    for patch in build.loaded.conf.patches_for(&build.target.kernel) {
+        if Path::new(patch).components().any(|part| part == std::path::Component::ParentDir) {
+            return Err(Failure::PatchLeaves { patch: patch.to_owned() }.into());
+        }
+        let file = build_dir.join("patches").join(patch);
+        if !file.is_file() {
+            let directory = build_dir.join("patches/").display().to_string();
+            return Err(Failure::PatchMissing { patch: patch.to_owned(), directory }.into());
+        }
+        let shown = format!("patch -p1 < ./patches/{patch}");
+        build.begin(&format!("Applying patch {patch}"), &shown);
+        let run = Run::new(Tool::Patch)?
+            .arg("-p1")
+            .envs(build.variables)
+            .directory(build_dir)
+            .input(fs::File::open(&file)?)
+            .limit(build.limit);
+        let ended = log.step(&format!("Applying patch {patch}"), &shown, run)?;
+        if !ended.success() {
+            build.report.out(format!("(bad exit status: {})\nFailed command:\n{shown}\n", ended.code()));
+            let log = log.path().display().to_string();
+            return Err(Failure::PatchFailed { patch: patch.to_owned(), log }.into());
+        }
+        build.report.out(" done.\n");
+    }
+    Ok(())
+}
+
+/// The command of a script directive: its first word is a file in `directory`, or an executable
+/// that the administrator put into `/etc/dkms/M` in its place; the rest are its arguments.
+pub fn script_command(tree: &Tree, id: &ModuleId, directory: &Path, words: &str) -> String {
+    let (script, arguments) = words.trim().split_once(char::is_whitespace).unwrap_or((words.trim(), ""));
+    let replaced = tree.path("/etc/dkms").join(id.name()).join(script);
+    let path = if replaced.is_file() { replaced } else { directory.join(script) };
+    format!("{} {arguments}", shell_words::quote(&path.to_string_lossy())).trim_end().to_owned()
+}

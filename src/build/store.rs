@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a build made, checked by the kernel's own rules and kept as `<dkms tree>/M/V/K/A`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use fs_err as fs;
+
+use super::log::MakeLog;
+use super::{Build, Product};
+use crate::failure::Failure;
+use crate::module_file::{Compression, check_loadable, kernel_vermagic};
+use crate::sys::files;
+use crate::sys::tools::{Run, Tool};
+use crate::tree::transaction::{Applied, Transaction};
+
+/// The beginning of the names of directories in which we stage what is kept.
+const STAGING: &str = ".dkms-kept-";
+
+/// Checks, strips and compresses the results and puts them in the place of an earlier build's.
+pub(super) fn keep(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Applied> {
+    let products = build.products();
+    for product in &products {
+        if !product.path.is_file() {
+            let file = product.path.strip_prefix(build_dir).unwrap_or(&product.path).display().to_string();
+            return Err(Failure::ResultMissing { file, log: log.path().display().to_string() }.into());
+        }
+    }
+    strip(&products, log)?;
+    let target_dir = build.tree.target_dir(build.id, build.target);
+    let parent = files::parent(&target_dir)?;
+    fs::create_dir_all(parent)?;
+    drop_stale(parent)?;
+    let staged = tempfile::Builder::new()
+        .prefix(STAGING)
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir_in(parent)
+        .with_context(|| format!("staging the results of {}", build.id))?;
+    let (modules, logs) = (staged.path().join("module"), staged.path().join("log"));
+    fs::create_dir(&modules)?;
+    fs::create_dir(&logs)?;
+    let vermagic = kernel_vermagic(&build.target.kernel, &build.kernel.config);
+    let compression = Compression::of_kernel(&build.kernel.config);
+    for product in &products {
+        let image = fs::read(&product.path)?;
+        if let Err(error) = check_loadable(&image, &product.built, &build.target.kernel, vermagic.as_deref()) {
+            let why = format!("{error:#}.\nConsult {} for how it was built.", log.path().display());
+            return Err(Failure::NotLoadable { file: product.path.display().to_string(), why }.into());
+        }
+        let name = format!("{}.ko{}", product.name, compression.suffix());
+        fs::write(modules.join(name), compression.compress(image)?)?;
+    }
+    let symbols = build_dir.join("Module.symvers");
+    if symbols.is_file() {
+        fs::copy(symbols, modules.join("Module.symvers"))?;
+    }
+    fs::copy(log.path(), logs.join("make.log"))?;
+    let mut transaction =
+        Transaction::new(build.tree, format!("keeping {} built for {}", build.id, build.target), None);
+    transaction.put_directory(&target_dir, &staged.keep());
+    transaction.apply()
+}
+
+/// What runs that were killed left; the module's lock says that nobody is at work here.
+fn drop_stale(parent: &Path) -> Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(STAGING) {
+            files::remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the debug information out, which no loaded module needs.
+fn strip(products: &[Product], log: &MakeLog) -> Result<()> {
+    let files: Vec<&Path> = products.iter().filter(|product| product.strip).map(|product| &*product.path).collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    // A module with debug information works just as well.
+    Run::new(Tool::Strip)
+        .and_then(|run| run.arg("-g").args(files).succeed())
+        .map(drop)
+        .or_else(|error| log.note(&format!("stripping the modules, ignoring: {error:#}")))
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `add`: registers a module's source tree, copying it to the source tree first if need be.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use fs_err as fs;
+
+use super::select::{Selected, select};
+use super::session::Session;
+use crate::build::script_command;
+use crate::cli::ModuleArg;
+use crate::failure::Failure;
+use crate::module::ModuleId;
+use crate::sys::files;
+use crate::sys::report::Report;
+use crate::sys::tools::{Output, Run, Tool};
+use crate::tree::registered::Loaded;
+use crate::tree::transaction::Transaction;
+
+/// Registers a module that is not registered yet.
+pub(super) fn add(session: &Session, module: &ModuleArg) -> Result<ModuleId> {
+    let id = match select(session, module, "add")? {
+        Selected::Id(id) => id,
+        Selected::Source(directory) => copy_source(session, &directory)?,
+    };
+    register(session, &id)?;
+    Ok(id)
+}
+
+/// Finds a module for `build` and `install`, which add what is not there yet.
+pub(super) fn add_if_missing(session: &Session, module: &ModuleArg) -> Result<ModuleId> {
+    let id = match select(session, module, "add")? {
+        Selected::Id(id) => id,
+        Selected::Source(directory) => {
+            let id = identify(session, &directory)?;
+            if session.tree.is_registered(&id) {
+                return Ok(id);
+            }
+            copy_source(session, &directory)?
+        }
+    };
+    if !session.tree.is_registered(&id) {
+        register(session, &id)?;
+        session.report.line("");
+    }
+    Ok(id)
+}
+
+/// Registers a module whose source a package has put into the source tree, unless it is there.
+pub fn register_if_missing(session: &Session, id: &ModuleId) -> Result<()> {
+    if session.tree.is_registered(id) && !session.tree.is_broken(id) {
+        return Ok(());
+    }
+    register(session, id)
+}
+
+fn identify(session: &Session, directory: &Path) -> Result<ModuleId> {
+    let conf = fs::canonicalize(directory)?.join("dkms.conf");
+    let loaded = session.tree.load_from(&conf, None, None, &session.scope())?;
+    Ok(loaded.conf.id)
+}
+
+/// Copies a directory to `<source tree>/M-V`, unless it is that already.
+fn copy_source(session: &Session, directory: &Path) -> Result<ModuleId> {
+    let id = identify(session, directory)?;
+    if session.tree.is_registered(&id) && !session.tree.is_broken(&id) {
+        return Err(Failure::AlreadyAdded { id }.into());
+    }
+    let (from, to) = (fs::canonicalize(directory)?, session.tree.source_dir(&id));
+    if to.exists() && fs::canonicalize(&to)? == from {
+        return Ok(id);
+    }
+    if to.exists() && !session.options.force {
+        bail!(
+            "{} is there already and may hold other sources.\n\
+             Remove it, register it as it is with: dkms add {id}, or replace it with --force",
+            to.display()
+        );
+    }
+    fs::create_dir_all(&session.tree.source)?;
+    let staged = tempfile::Builder::new().prefix(".dkms-source-").tempdir_in(&session.tree.source)?;
+    let copy = staged.path().join("copy");
+    files::copy_tree(&from, &copy)?;
+    let mut transaction = Transaction::new(&session.tree, format!("copying the source of {id}"), None);
+    transaction.put_directory(&to, &copy);
+    transaction.apply()?.keep()?;
+    Ok(id)
+}
+
+/// Links `<source tree>/M-V` into the dkms tree; a broken link is mended.
+fn register(session: &Session, id: &ModuleId) -> Result<()> {
+    let tree = &session.tree;
+    if tree.is_registered(id) && !tree.is_broken(id) {
+        return Err(Failure::AlreadyAdded { id: id.clone() }.into());
+    }
+    let source = tree.source_dir(id);
+    if !source.is_dir() {
+        return Err(Failure::SourceMissing { directory: source.display().to_string() }.into());
+    }
+    let conf = session.options.conf.clone().unwrap_or_else(|| source.join("dkms.conf"));
+    let running = tree.running_kernel().ok();
+    let target = running.map(|kernel| crate::module::Target { kernel, arch: tree.arch.clone() });
+    let loaded = tree.load_from(&conf, Some(id), target.as_ref(), &session.scope())?;
+    check_strictly(&loaded, &conf)?;
+    loaded.conf.warnings.iter().for_each(|warning| session.report.err(warning));
+    loaded.conf.deprecated.iter().for_each(|feature| session.report.err(feature));
+    let link = tree.source_link(id);
+    session.report.line(format_args!("Creating symlink {} -> {}", link.display(), source.display()));
+    {
+        let _lock = tree.lock_registry(&session.report)?;
+        let mut transaction = Transaction::new(tree, format!("adding {id}"), None);
+        transaction.put_link(&link, &source);
+        transaction.apply()?.keep()?;
+    }
+    if let Some(script) = &loaded.conf.scripts.post_add {
+        shown_script(session, &session.report, id, target.as_ref(), "post_add", script)?;
+    }
+    Ok(())
+}
+
+/// The checks that registering, building and installing make beyond reading.
+pub(super) fn check_strictly(loaded: &Loaded, conf: &Path) -> Result<()> {
+    let problems = loaded.conf.strict_problems();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::BadConf { path: conf.display().to_string(), problems }.into())
+}
+
+/// Runs one of the module's scripts in its source directory, showing what it says. No lock may be
+/// held: scripts may call what calls us. Returns its status.
+pub(super) fn shown_script(
+    session: &Session,
+    report: &Report,
+    id: &ModuleId,
+    target: Option<&crate::module::Target>,
+    name: &'static str,
+    words: &str,
+) -> Result<u8> {
+    let directory = session.tree.source_link(id);
+    let command = script_command(&session.tree, id, &directory, words);
+    report.line(format_args!("Running the {name} script:"));
+    let ended = Run::new(Tool::Bash)?
+        .arg("-c")
+        .arg(&command)
+        .envs(&session.environment(id, target))
+        .directory(&directory)
+        .end(Output::Merged)?;
+    report.out(String::from_utf8_lossy(&ended.output));
+    Ok(ended.code())
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `autoinstall`: the newest version of every AUTOINSTALL module for one kernel.
+
+use anyhow::Result;
+
+use super::gate::finish;
+use super::run::{Done, Goal, Initramfs, Item, RunResult, headers_missing, newest_versions, run};
+use super::session::Session;
+use crate::failure::Failure;
+use crate::module::{ModuleId, State, Target};
+use crate::plan::{self, Node};
+use crate::sys::files;
+use crate::tree::registered::Loaded;
+
+/// On whose behalf a run happens, which decides what comes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// A person, or headers that came after their kernel: nobody makes an initramfs after us.
+    CommandLine,
+    /// A kernel is being installed, and the package manager makes its initramfs after us.
+    KernelInstallation,
+}
+
+/// What an autoinstall came to.
+#[derive(Debug)]
+#[must_use]
+pub struct Autoinstalled {
+    /// Nothing if there was nothing to do.
+    pub result: Option<RunResult>,
+    /// Whether any module failed.
+    pub failed: bool,
+    /// Work could not begin for this reason.
+    pub prevented: Option<Failure>,
+}
+
+impl Autoinstalled {
+    /// The end of the verb `autoinstall`.
+    pub(super) fn into_result(self) -> Result<()> {
+        if let Some(failure) = self.prevented {
+            return Err(failure.into());
+        }
+        if self.failed {
+            return Err(Failure::Autoinstall.into());
+        }
+        if let Some(result) = self.result {
+            if let (true, Some(outcome)) = (result.held(), result.gate) {
+                let verdict = outcome.verdict;
+                return Err(Failure::Gate { kernel: verdict.kernel.to_string(), reasons: verdict.reasons }.into());
+            }
+            return result.trouble.map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+}
+
+/// Whether `/etc/dkms/no-autoinstall` switches automatic installation off.
+pub fn has_been_disabled(session: &Session) -> bool {
+    files::exists(&session.tree.path("/etc/dkms/no-autoinstall"))
+}
+
+/// A module that autoinstall looks at.
+struct Candidate {
+    id: ModuleId,
+    loaded: Loaded,
+    excluded: Vec<bool>,
+    installed: bool,
+}
+
+/// Brings a kernel's modules up to date. Changes must have begun.
+pub fn autoinstall(session: &Session, target: &Target, caller: Caller) -> Result<Autoinstalled> {
+    let initramfs = match caller {
+        Caller::CommandLine => Initramfs::Ours,
+        Caller::KernelInstallation => Initramfs::Later,
+    };
+    if has_been_disabled(session) {
+        session.report.line("Automatic installation of modules has been disabled.");
+        // What the machine needs to boot is looked for all the same.
+        let result = super::gate::settle_if_open(session, target, initramfs, caller)?;
+        return Ok(Autoinstalled { result, failed: false, prevented: None });
+    }
+    let (candidates, unreadable) = candidates(session, target)?;
+    let mut failed = unreadable;
+    let (items, deferred) = items(session, target, &candidates)?;
+    let work = items.iter().any(|item| item.doomed.is_none());
+    let mut result = None;
+    let mut prevented = None;
+    if work && needs_headers(session, target, &items)? {
+        prevented = Some(headers_missing(session, target));
+    }
+    if prevented.is_some() {
+        let failures: Vec<(String, String)> = items
+            .iter()
+            .filter_map(|item| Some((item.id.name().to_owned(), format!("{:#}", prevented.as_ref()?))))
+            .collect();
+        result = super::gate::settle_without_run(session, target, initramfs, &failures)?;
+    } else if !items.is_empty() {
+        result = Some(run(session, target, &items, initramfs)?);
+    } else {
+        result = super::gate::settle_if_open(session, target, initramfs, caller)?.or(result);
+    }
+    if let (Some(result), None) = (&result, &prevented) {
+        failed |= summarise(session, target, &candidates, result, &deferred);
+    } else if prevented.is_none() {
+        announce_deferred(session, target, &deferred);
+    }
+    if let (Some(result), Caller::CommandLine) = (&result, caller) {
+        finish(session, target, result)?;
+    }
+    Ok(Autoinstalled { result, failed, prevented })
+}
+
+/// The newest versions of all modules; whether one of them could not be read.
+fn candidates(session: &Session, target: &Target) -> Result<(Vec<Candidate>, bool)> {
+    let tree = &session.tree;
+    let kernel = tree.kernel_config(&target.kernel)?;
+    let mut candidates = Vec::new();
+    let mut unreadable = false;
+    for id in newest_versions(session)?.into_values() {
+        if tree.is_broken(&id) {
+            session.report.error(format_args!(
+                "{id} is broken! Missing the source directory or the symbolic link pointing to it.\n\
+                 Manual intervention is required!"
+            ));
+            continue;
+        }
+        match session.load(&id, Some(target)) {
+            Ok(loaded) => {
+                let excluded = loaded.conf.excluded_records(target, &kernel);
+                let installed = tree.state(&id, target) == State::Installed;
+                candidates.push(Candidate { id, loaded, excluded, installed });
+            }
+            Err(error) => {
+                super::report_error(&session.report, &error);
+                unreadable = true;
+            }
+        }
+    }
+    Ok((candidates, unreadable))
+}
+
+/// A module that waits for others which dkms knows nothing of.
+struct Deferred {
+    id: ModuleId,
+    unknown: Vec<String>,
+}
+
+/// What is to be done, in order, and what has to wait.
+fn items(
+    session: &Session,
+    target: &Target,
+    candidates: &[Candidate],
+) -> Result<(Vec<Item>, Vec<Deferred>)> {
+    let wanted: Vec<&Candidate> =
+        candidates.iter().filter(|candidate| candidate.loaded.conf.autoinstall && !candidate.installed).collect();
+    let nodes: Vec<Node> = wanted
+        .iter()
+        .map(|candidate| Node {
+            name: candidate.id.name().to_owned(),
+            depends: candidate.loaded.conf.build_depends.clone(),
+        })
+        .collect();
+    let plan::Order { order, cycles } = plan::order(&nodes);
+    let mut items: Vec<Item> = Vec::new();
+    let mut deferred: Vec<Deferred> = Vec::new();
+    for at in order {
+        let candidate = wanted[at];
+        let mut after = Vec::new();
+        let mut missing = Vec::new();
+        let mut unknown = Vec::new();
+        for name in &nodes[at].depends {
+            let versions = session.tree.versions(name)?;
+            let is_installed = versions.iter().any(|id| session.tree.state(id, target) == State::Installed);
+            if is_installed {
+                continue;
+            }
+            match items.iter().position(|item| item.id.name() == name) {
+                Some(before) => after.push(before),
+                None if deferred.iter().any(|other| other.id.name() == name) || versions.is_empty() => {
+                    unknown.push(name.clone());
+                }
+                // Known, but nothing will install it: on a cycle, or not for autoinstall.
+                None => missing.push(name.clone()),
+            }
+        }
+        let id = candidate.id.clone();
+        if missing.is_empty() && !unknown.is_empty() {
+            deferred.push(Deferred { id, unknown });
+            continue;
+        }
+        if let Some(cycle) = cycles.get(&at) {
+            let on_cycle = |name: &&String| cycle.contains(*name);
+            missing = nodes[at].depends.iter().filter(on_cycle).cloned().collect();
+        }
+        let doomed =
+            (!missing.is_empty()).then(|| Failure::AutoinstallDepends { id: id.clone(), missing });
+        items.push(Item {
+            title: Some(format!("Autoinstall of module {id} for kernel {target}")),
+            id,
+            loaded: candidate.loaded.clone(),
+            excluded: candidate.excluded.clone(),
+            after: if doomed.is_some() { Vec::new() } else { after },
+            goal: Goal::Installed,
+            doomed,
+        });
+    }
+    Ok((items, deferred))
+}
+
+/// Whether something has to be compiled and there is nothing to compile against.
+fn needs_headers(session: &Session, target: &Target, items: &[Item]) -> Result<bool> {
+    let compiles = items.iter().any(|item| {
+        item.doomed.is_none()
+            && session.tree.state(&item.id, target) == State::Added
+            && !item.excluded.iter().all(|excluded| *excluded)
+    });
+    let given = session.options.kernel_source_dir.as_deref();
+    let config = session.options.kernel_config.as_deref();
+    Ok(compiles && session.tree.kernel_build_dir(&target.kernel, given, config)?.is_none())
+}
+
+/// dkms's summary lines; returns whether a module failed.
+fn summarise(
+    session: &Session,
+    target: &Target,
+    candidates: &[Candidate],
+    result: &RunResult,
+    deferred: &[Deferred],
+) -> bool {
+    if result.modules.is_empty() {
+        announce_deferred(session, target, deferred);
+        return false;
+    }
+    let report = &session.report;
+    let kernel = &target.kernel;
+    let mut succeeded: Vec<String> = candidates
+        .iter()
+        .filter(|candidate| candidate.installed && candidate.loaded.conf.autoinstall)
+        .map(|candidate| candidate.id.name().to_owned())
+        .collect();
+    let (mut skipped, mut failed) = (Vec::new(), Vec::new());
+    for (id, done) in &result.modules {
+        match done {
+            Done::Already | Done::Built | Done::Installed => succeeded.push(id.name().to_owned()),
+            Done::Skipped(_) => skipped.push(id.name().to_owned()),
+            Done::Failed(error) => {
+                let code = error.downcast_ref::<Failure>().map_or(1, Failure::code);
+                failed.push(format!("{}({code})", id.name()));
+            }
+        }
+    }
+    if !succeeded.is_empty() {
+        report.line(format_args!("Autoinstall on {kernel} succeeded for module(s) {}", succeeded.join(" ")));
+    }
+    if !skipped.is_empty() {
+        report.line(format_args!("Autoinstall on {kernel} was skipped for module(s) {}", skipped.join(" ")));
+    }
+    if !failed.is_empty() {
+        report.line(format_args!("Autoinstall on {kernel} failed for module(s) {}.", failed.join(" ")));
+    }
+    announce_deferred(session, target, deferred);
+    !failed.is_empty()
+}
+
+fn announce_deferred(session: &Session, target: &Target, deferred: &[Deferred]) {
+    if deferred.is_empty() {
+        return;
+    }
+    let report = &session.report;
+    for Deferred { id, unknown } in deferred {
+        report.line(format_args!(
+            "{id} autoinstall deferred: BUILD_DEPENDS not registered with DKMS: {}.",
+            unknown.join(" ")
+        ));
+    }
+    let names: Vec<&str> = deferred.iter().map(|deferred| deferred.id.name()).collect();
+    report.line(format_args!(
+        "Autoinstall on {} deferred module(s) {} due to BUILD_DEPENDS not yet registered with DKMS.\n\
+         These may be provided externally or by a package not yet configured; autoinstall will retry on the next trigger.",
+        target.kernel,
+        names.join(" ")
+    ));
+}

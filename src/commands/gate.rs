@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `gate`, and what runs and hooks ask of the gate: verdicts outside a run, the release of a
+//! kernel that has become fit, GRUB's question for the default.
+
+use std::io::Read;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::autoinstall::Caller;
+use super::run::{Initramfs, RunResult, critical};
+use super::session::Session;
+use crate::failure::Failure;
+use crate::gate::grub::{GrubEnv, Override, override_default};
+use crate::gate::loader::{self, Loader};
+use crate::gate::proof::Image;
+use crate::gate::verdict::{Critical, Standing, Verdict};
+use crate::gate::{Gate, Outcome};
+use crate::install::depmod;
+use crate::kernel::KernelRelease;
+use crate::module::Target;
+use crate::sys::files;
+
+/// What `gate --json` prints; the schema's number changes when a field changes its meaning.
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    enabled: bool,
+    kernels: &'a [Verdict],
+    loaders: Vec<LoaderLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct LoaderLine<'a> {
+    name: &'a str,
+    hold: bool,
+    how: &'a str,
+}
+
+/// The verb `gate`: what is known of each kernel, and which boot loaders can be held.
+pub(super) fn show(session: &Session) -> Result<()> {
+    let (tree, report) = (&session.tree, &session.report);
+    let verdicts = Verdict::all(tree)?;
+    let loaders = loader::detect(tree);
+    let policy = session.policy()?;
+    let off = session.gate(&policy).is_off();
+    if session.options.json {
+        let loaders = loaders
+            .iter()
+            .map(|Loader { name, hold, how }| LoaderLine { name, hold: *hold, how })
+            .collect();
+        let document = Document { schema: 1, enabled: !off, kernels: &verdicts, loaders };
+        report.line(serde_json::to_string_pretty(&document)?);
+        return Ok(());
+    }
+    if off {
+        report.line("The gate is switched off (/etc/dkms/no-gate): every kernel may boot.");
+    }
+    if verdicts.is_empty() {
+        report.line("No kernel has a verdict: nothing boot-critical has been built yet.");
+    }
+    for Verdict { kernel, standing, reasons, critical, time } in &verdicts {
+        report.line(format_args!("{kernel}: {standing} since {time}"));
+        for critical in critical {
+            report.line(format_args!(
+                "  needs {} ({}), by {}",
+                critical.name,
+                critical.modules.join(", "),
+                critical.because
+            ));
+        }
+        for reason in reasons {
+            report.line(format_args!("  {}", reason.replace('\n', "\n    ")));
+        }
+        if *standing == Standing::Held {
+            report.line(format_args!("  Mend the cause, then run: dkms autoinstall -k {kernel}"));
+        }
+    }
+    for Loader { name, hold, how } in &loaders {
+        let word = if *hold { "held kernels are kept from the default" } else { "NO HOLD" };
+        report.line(format_args!("boot loader {name}: {word} ({how})"));
+    }
+    if loaders.is_empty() {
+        report.line("boot loader: none that is known here, so a held kernel fails its installation");
+    }
+    Ok(())
+}
+
+/// Ends a run that a person began: says what is held, and gives a kernel that has become fit the
+/// boot loader update that it was denied.
+pub(super) fn finish(session: &Session, target: &Target, result: &RunResult) -> Result<()> {
+    let Some(outcome) = &result.gate else { return Ok(()) };
+    let policy = session.policy()?;
+    let gate = session.gate(&policy);
+    if outcome.verdict.standing == Standing::Held {
+        gate.announce(&outcome.verdict);
+    }
+    release(session, &target.kernel, outcome)
+}
+
+/// Updates the boot loader if a kernel was not fit before and is now.
+fn release(session: &Session, kernel: &KernelRelease, outcome: &Outcome) -> Result<()> {
+    let was_denied = matches!(outcome.before, Some(Standing::Held | Standing::Pending));
+    if was_denied && outcome.verdict.standing == Standing::Proven {
+        session.report.line(format_args!("Kernel {kernel} has what this machine needs to boot: releasing it."));
+        if loader::holds(&session.tree) {
+            return loader::update(&session.tree, kernel, &session.report);
+        }
+    }
+    Ok(())
+}
+
+/// The verdict for a kernel that no module could be built for.
+pub(super) fn settle_without_run(
+    session: &Session,
+    target: &Target,
+    initramfs: Initramfs,
+    failures: &[(String, String)],
+) -> Result<Option<RunResult>> {
+    let policy = session.policy()?;
+    let critical = critical(session, target, &policy)?;
+    let gate = session.gate(&policy);
+    let before = mark(&gate, &target.kernel, &critical)?;
+    ensure_indexed(session, &target.kernel, &critical)?;
+    let image = image(&gate, &target.kernel, initramfs);
+    let gate = gate.settle(&target.kernel, &critical, &image, failures, before)?;
+    Ok(gate.map(|outcome| RunResult { modules: Vec::new(), gate: Some(outcome), trouble: None }))
+}
+
+/// The verdict for a kernel that nothing was to be done for: looked at if one is open from an
+/// earlier run, or if the kernel is being installed right now.
+pub(super) fn settle_if_open(
+    session: &Session,
+    target: &Target,
+    initramfs: Initramfs,
+    caller: Caller,
+) -> Result<Option<RunResult>> {
+    let open = Verdict::load(&session.tree, &target.kernel)?
+        .is_some_and(|verdict| verdict.standing != Standing::Proven);
+    if open || caller == Caller::KernelInstallation {
+        return settle_without_run(session, target, initramfs, &[]);
+    }
+    Ok(None)
+}
+
+/// Marks a kernel as pending. If that cannot be written down the kernel is as good as held.
+pub(super) fn mark(gate: &Gate<'_>, kernel: &KernelRelease, critical: &[Critical]) -> Result<Option<Standing>> {
+    gate.mark(kernel, critical).map_err(|error| {
+        let reasons = vec![format!("its verdict cannot be written down: {error:#}")];
+        Failure::Gate { kernel: kernel.to_string(), reasons }.into()
+    })
+}
+
+/// Makes a kernel's module indexes if it has none yet, because the proof reads them: where
+/// kernel-install runs, depmod's own plugin comes after ours.
+pub(super) fn ensure_indexed(session: &Session, kernel: &KernelRelease, critical: &[Critical]) -> Result<()> {
+    let kernel_dir = session.tree.kernel_dir(kernel);
+    if critical.is_empty() || !kernel_dir.is_dir() || kernel_dir.join("modules.dep").exists() {
+        return Ok(());
+    }
+    let _lock = session.tree.lock_kernel(kernel, &session.report)?;
+    depmod(&session.tree, kernel, &session.report)
+}
+
+fn image(gate: &Gate<'_>, kernel: &KernelRelease, initramfs: Initramfs) -> Image {
+    match (gate.image_now(kernel), initramfs) {
+        (Image::Needed(images), Initramfs::Later) => Image::Later(images),
+        (image, _) => image,
+    }
+}
+
+/// A kernel's files are about to be replaced: it is pending until somebody has looked at it again.
+pub fn mark_pending(session: &Session, target: &Target) -> Result<()> {
+    let policy = session.policy()?;
+    let critical = critical(session, target, &policy)?;
+    session.gate(&policy).mark(&target.kernel, &critical).map(drop)
+}
+
+/// The proof at the end of a kernel's installation, over the images that are about to be
+/// published. Returns the verdict if the kernel has one.
+pub fn prove_installed(session: &Session, target: &Target, image: &Image) -> Result<Option<Verdict>> {
+    let policy = session.policy()?;
+    let gate = session.gate(&policy);
+    let Some(known) = Verdict::load(&session.tree, &target.kernel)? else { return Ok(None) };
+    // What the run itself had to say is kept beside what the proof finds.
+    let outcome = gate.settle(&target.kernel, &known.critical, image, &[], Some(known.standing))?;
+    let Some(mut outcome) = outcome else { return Ok(None) };
+    if outcome.verdict.standing == Standing::Held && known.standing == Standing::Held {
+        outcome.verdict.reasons = known.reasons;
+        outcome.verdict.store(&session.tree)?;
+    }
+    Ok(Some(outcome.verdict))
+}
+
+/// After a boot: a kernel that has come up with its critical modules loaded is proven.
+pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
+    let Some(known) = Verdict::load(&session.tree, kernel)?.filter(|known| known.standing != Standing::Proven) else {
+        return Ok(());
+    };
+    let loaded = files::read_if_there(&session.tree.path("/proc/modules"))?.unwrap_or_default();
+    let names: Vec<&str> = loaded.lines().filter_map(|line| line.split(' ').next()).collect();
+    let is_loaded = |module: &String| names.contains(&crate::module_file::canonical(module).as_str());
+    if known.critical.iter().all(|critical| critical.modules.iter().all(is_loaded)) {
+        Verdict::now(kernel, Standing::Proven, Vec::new(), known.critical).store(&session.tree)?;
+        session.report.line(format_args!("Kernel {kernel} has booted with what this machine needs: it is proven."));
+    }
+    Ok(())
+}
+
+/// GRUB's question, asked by a script that sorts last in /etc/grub.d while standard output is the
+/// new grub.cfg: prints what keeps the default on a kernel that may boot, if anything has to.
+pub fn grub_script(session: &Session) -> Result<()> {
+    // Without a verdict there is nothing to ask about, and most machines have none.
+    if Verdict::all(&session.tree)?.iter().all(|verdict| verdict.standing == Standing::Proven) {
+        return Ok(());
+    }
+    let mut so_far = String::new();
+    let out = session.tree.path("/proc/self/fd/1");
+    if fs_err::metadata(&out).is_ok_and(|meta| meta.is_file()) {
+        fs_err::File::open(&out)?.read_to_string(&mut so_far)?;
+    }
+    let Some(directory) = ["/boot/grub", "/boot/grub2"].map(|path| session.tree.path(path)).into_iter().find(|path| path.is_dir())
+    else {
+        return Ok(());
+    };
+    if so_far.is_empty() {
+        session.report.err("dkms: this grub-mkconfig writes to no file, so its default cannot be looked at");
+        return Ok(());
+    }
+    let block = fs_err::read(directory.join("grubenv")).unwrap_or_default();
+    let mut env = GrubEnv::parse(&block);
+    if let Some(custom) = files::read_if_there(&directory.join("custom.cfg"))? {
+        env = env.with_file("custom.cfg", &custom);
+    }
+    let policy = session.policy()?;
+    let gate = session.gate(&policy);
+    match override_default(&so_far, &env, &|kernel| gate.may_boot(kernel)) {
+        Override::NotNeeded => {}
+        Override::Pin { kernel, script } => {
+            session.report.out(script);
+            session.report.err(format_args!("dkms: the default stays on kernel {kernel}; see: dkms gate"));
+        }
+        Override::NothingToPin { held } => session.report.err(format_args!(
+            "dkms: WARNING: kernel {held} is held, but there is no other kernel to boot; see: dkms gate"
+        )),
+        Override::Unknown { why, script } => {
+            session.report.err(format_args!("dkms: WARNING: cannot tell which kernel GRUB will boot: {why}"));
+            if let Some(script) = script {
+                session.report.out(script);
+            }
+        }
+    }
+    Ok(())
+}

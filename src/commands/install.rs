@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `build` and `install`: one module, its registered dependencies first.
+
+use anyhow::{Result, bail};
+
+use super::add::{add_if_missing, check_strictly};
+use super::gate::finish;
+use super::run::{Done, Goal, Initramfs, Item, RunResult, newest_versions, run};
+use super::session::Session;
+use crate::cli::{ModuleArg, TargetArgs};
+use crate::failure::Failure;
+use crate::module::{ModuleId, State, Target};
+use crate::plan::{self, Node};
+use crate::sys::report::Report;
+
+/// The verb `build`.
+pub(super) fn build(session: &Session, module: &ModuleArg, targets: &TargetArgs) -> Result<()> {
+    session.begin_changes()?;
+    let id = add_if_missing(session, module)?;
+    for target in session.targets(targets)? {
+        conclude(one(session, &id, &target, Goal::Built, Initramfs::Ours)?)?;
+    }
+    Ok(())
+}
+
+/// The verb `install`.
+pub(super) fn install(session: &Session, module: &ModuleArg, targets: &TargetArgs) -> Result<()> {
+    session.begin_changes()?;
+    let id = add_if_missing(session, module)?;
+    for target in session.targets(targets)? {
+        let result = one(session, &id, &target, Goal::Installed, Initramfs::Ours)?;
+        finish(session, &target, &result)?;
+        conclude(result)?;
+    }
+    Ok(())
+}
+
+/// Installs one registered module for one kernel; for hooks.
+pub fn install_one(session: &Session, id: &ModuleId, target: &Target) -> Result<RunResult> {
+    let result = one(session, id, target, Goal::Installed, Initramfs::Ours)?;
+    finish(session, target, &result)?;
+    Ok(result)
+}
+
+fn one(session: &Session, id: &ModuleId, target: &Target, goal: Goal, initramfs: Initramfs) -> Result<RunResult> {
+    let items = items(session, id, target, goal)?;
+    run(session, target, &items, initramfs)
+}
+
+/// The last item is the one that was asked for; its failure is the run's, one of a dependency is
+/// printed on the way.
+fn conclude(result: RunResult) -> Result<()> {
+    let mut modules = result.modules;
+    let asked = modules.pop().map(|(_, done)| done);
+    let dependencies: Vec<String> = modules
+        .iter()
+        .filter_map(|(id, done)| match done {
+            Done::Failed(error) => Some(format!("{id}: {error:#}")),
+            _ => None,
+        })
+        .collect();
+    match asked {
+        Some(Done::Failed(error) | Done::Skipped(error)) => {
+            let report = Report::new(false, false);
+            dependencies.iter().for_each(|line| report.error(line));
+            Err(error)
+        }
+        _ => match (result.gate, result.trouble) {
+            (Some(outcome), _) if outcome.verdict.standing == crate::gate::verdict::Standing::Held => {
+                let verdict = outcome.verdict;
+                Err(Failure::Gate { kernel: verdict.kernel.to_string(), reasons: verdict.reasons }.into())
+            }
+            (_, Some(error)) => Err(error),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// The module behind everything that it depends on and that is not installed yet.
+fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Result<Vec<Item>> {
+    if session.tree.is_broken(id) {
+        return Err(Failure::Broken { id: id.clone() }.into());
+    }
+    let loaded = session.load(id, Some(target))?;
+    check_strictly(&loaded, &session.tree.source_link(id).join("dkms.conf"))?;
+    let kernel = session.tree.kernel_config(&target.kernel)?;
+    let mut candidates = vec![(id.clone(), loaded)];
+    for newest in newest_versions(session)?.into_values().filter(|other| other.name() != id.name()) {
+        // A module that cannot be read matters only if it is depended on; it is unknown then.
+        if let (false, Ok(loaded)) = (session.tree.is_broken(&newest), session.load(&newest, Some(target))) {
+            candidates.push((newest, loaded));
+        }
+    }
+    let mut nodes = Vec::new();
+    for (id, loaded) in &candidates {
+        let is_there = match session.tree.state(id, target) {
+            State::Added => false,
+            State::Built => goal == Goal::Built,
+            State::Installed | State::InstalledWeak { .. } => true,
+        };
+        // What is there already, or is ruled out, needs no dependencies any more.
+        let mut depends = Vec::new();
+        if !is_there && !loaded.conf.is_excluded(target, &kernel) {
+            for name in &loaded.conf.build_depends {
+                let versions = session.tree.versions(name)?;
+                if !versions.iter().any(|version| session.tree.state(version, target) == State::Installed) {
+                    depends.push(name.clone());
+                }
+            }
+        }
+        nodes.push(Node { name: id.name().to_owned(), depends });
+    }
+    let needed = plan::needed(&nodes, 0);
+    if let Some(cycle) = needed.cycles.values().next() {
+        bail!("the BUILD_DEPENDS of these modules go in a circle: {}", cycle.join(", "));
+    }
+    let order = needed.order;
+    let mut items = Vec::new();
+    for at in &order {
+        let (id, loaded) = &candidates[*at];
+        let position = |name: &String| order.iter().position(|other| nodes[*other].name == *name);
+        let (known, unknown): (Vec<&String>, Vec<&String>) =
+            nodes[*at].depends.iter().partition(|name| position(name).is_some());
+        let mut doomed = None;
+        if !unknown.is_empty() {
+            let missing: Vec<String> = unknown.into_iter().cloned().collect();
+            if session.options.force {
+                session.report.warning(format_args!(
+                    "Trying to build module {id} for kernel {target} despite of missing BUILD_DEPENDS: {}.",
+                    missing.join(" ")
+                ));
+            } else {
+                doomed = Some(Failure::DependsMissing { id: id.clone(), target: target.clone(), missing });
+            }
+        }
+        items.push(Item {
+            id: id.clone(),
+            excluded: loaded.conf.excluded_records(target, &kernel),
+            loaded: loaded.clone(),
+            after: known.into_iter().filter_map(position).collect(),
+            // What others are built against has to be installed.
+            goal: if *at == 0 { goal } else { Goal::Installed },
+            title: None,
+            doomed,
+        });
+    }
+    Ok(items)
+}

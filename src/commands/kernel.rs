@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `kernel_preinst` and `kernel_prerm`: a kernel is about to be installed or removed.
+
+use anyhow::Result;
+
+use super::remove::unbuild_one;
+use super::session::Session;
+use crate::gate::verdict::Verdict;
+use crate::install::depmod;
+use crate::kernel::KernelRelease;
+use crate::module::{ModuleId, State, Target};
+use crate::sys::files;
+
+/// Clears the way for a kernel of the same release: what AUTOINSTALL will bring again goes.
+pub(super) fn preinst(session: &Session, target: &Target) -> Result<()> {
+    unbuild_all(session, target, &|id| {
+        session.load(id, Some(target)).is_ok_and(|loaded| loaded.conf.autoinstall)
+    })
+}
+
+/// Removes everything that was built for a kernel.
+pub(super) fn prerm(session: &Session, target: &Target) -> Result<()> {
+    unbuild_all(session, target, &|_| true)
+}
+
+/// Removes everything that was built for a kernel whose package is going, for hooks: goes on past
+/// failures, because nothing of ours may keep a kernel from being removed. The kernel's verdict
+/// goes with its modules.
+pub fn kernel_gone(session: &Session, kernel: &KernelRelease) {
+    let target = Target { kernel: kernel.clone(), arch: session.tree.arch.clone() };
+    let removed = session.begin_changes().and_then(|()| prerm(session, &target));
+    if let Err(error) = removed.and_then(|()| Verdict::forget(&session.tree, kernel)) {
+        session.report.warning(format_args!("removing the modules of kernel {kernel}, ignoring: {error:#}"));
+    }
+}
+
+fn unbuild_all(session: &Session, target: &Target, wanted: &dyn Fn(&ModuleId) -> bool) -> Result<()> {
+    let tree = &session.tree;
+    let mut was_installed = false;
+    for id in tree.ids()? {
+        if tree.state(&id, target) == State::Added || !wanted(&id) {
+            continue;
+        }
+        session.report.err(format_args!("dkms: removing module {id} for kernel {target}"));
+        let removed = session.load(&id, Some(target)).and_then(|loaded| {
+            let installed = tree.state(&id, target) == State::Installed;
+            unbuild_one(session, &id, target, &loaded, false)?;
+            Ok(installed)
+        });
+        match removed {
+            Ok(installed) => was_installed |= installed,
+            Err(error) => session.report.warning(format_args!("removing {id} for kernel {target}, ignoring: {error:#}")),
+        }
+        session.report.line("");
+    }
+    let kernel_dir = tree.kernel_dir(&target.kernel);
+    if was_installed && kernel_dir.join("modules.dep").exists() && !session.options.no_depmod {
+        let _lock = tree.lock_kernel(&target.kernel, &session.report)?;
+        depmod(tree, &target.kernel, &session.report)?;
+    }
+    files::remove_empty_up_to(&kernel_dir, &tree.install);
+    Ok(())
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One file per verb: orchestration of the rooms below. Parses no text and runs no tool itself.
+
+mod add;
+mod autoinstall;
+mod gate;
+mod install;
+mod kernel;
+mod remove;
+mod run;
+mod select;
+pub mod session;
+mod status;
+
+use anyhow::Result;
+
+use crate::cli::{Action, usage};
+use crate::failure::Failure;
+use crate::sys::report::Report;
+use crate::sys::signals;
+use session::Session;
+
+pub use add::register_if_missing;
+pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled};
+pub use gate::{grub_script, mark_booted, mark_pending, prove_installed};
+pub use install::install_one;
+pub use kernel::kernel_gone;
+pub use run::{Done, RunResult};
+
+/// Carries out an action; the result is the exit code, an error is for [`report_error`].
+pub fn execute(session: &Session, action: Action) -> Result<u8> {
+    match action {
+        Action::Help => session.report.out(usage::text()),
+        Action::Version => session.report.line(format_args!("dkms-{}", crate::VERSION)),
+        Action::Status { module, targets } => status::status(session, module.as_ref(), &targets)?,
+        Action::Gate => gate::show(session)?,
+        // Protocols have a front of their own.
+        Action::Hook { .. } => {}
+        Action::Add { module } => {
+            session.begin_changes()?;
+            add::add(session, &module)?;
+        }
+        Action::Build { module, targets } => install::build(session, &module, &targets)?,
+        Action::Install { module, targets } => install::install(session, &module, &targets)?,
+        Action::Unbuild { module, targets, all } => remove::unbuild(session, &module, &targets, all)?,
+        Action::Uninstall { module, targets, all } => remove::uninstall(session, &module, &targets, all)?,
+        Action::Remove { module, targets, all } => remove::remove(session, &module, &targets, all)?,
+        Action::Autoinstall { targets } | Action::KernelPostinst { targets } => {
+            session.begin_changes()?;
+            let target = session.one_target(&targets)?;
+            autoinstall::autoinstall(session, &target, Caller::CommandLine)?.into_result()?;
+        }
+        Action::KernelPreinst { targets } => {
+            session.begin_changes()?;
+            kernel::preinst(session, &session.one_target(&targets)?)?;
+        }
+        Action::KernelPrerm { targets } => {
+            session.begin_changes()?;
+            kernel::prerm(session, &session.one_target(&targets)?)?;
+        }
+    }
+    Ok(0)
+}
+
+/// Prints an error in dkms's form and returns the exit code that goes with it.
+pub fn report_error(report: &Report, error: &anyhow::Error) -> u8 {
+    if let Some(signal) = signals::caught() {
+        report.error(format_args!("Stopped by signal {signal}; what was under way has been rolled back."));
+        return u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    }
+    let Some(failure) = error.downcast_ref::<Failure>() else {
+        report.error(format_args!("{error:#}"));
+        return 1;
+    };
+    match failure {
+        Failure::BadConf { problems, .. } => {
+            problems.iter().for_each(|problem| report.err(problem));
+            report.error(failure);
+        }
+        Failure::Excluded { .. } => report.warning(failure),
+        _ => report.error(failure),
+    }
+    failure.code()
+}

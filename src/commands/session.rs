@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What every verb needs at hand: options, trees, settings, the printer.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::cli::{Options, TargetArgs};
+use crate::conf::framework::Framework;
+use crate::conf::policy::Policy;
+use crate::failure::Failure;
+use crate::gate::Gate;
+use crate::install::distribution::Distribution;
+use crate::install::finish_interrupted;
+use crate::module::{Arch, ModuleId, Target};
+use crate::sys::files;
+use crate::sys::report::Report;
+use crate::sys::root::Root;
+use crate::tree::Tree;
+use crate::tree::registered::{self, Loaded, Scope};
+
+/// One invocation.
+#[derive(Debug)]
+pub struct Session {
+    pub options: Options,
+    pub tree: Tree,
+    pub framework: Framework,
+    pub distribution: Distribution,
+    pub report: Report,
+    os_release_is_there: bool,
+}
+
+impl Session {
+    /// Reads the framework's configuration; options go before it.
+    pub fn open(root: Root, options: Options) -> Result<Self> {
+        let framework = registered::framework(&root)?;
+        let report = Report::new(options.quiet, options.verbose || framework.verbose);
+        framework.warnings.iter().for_each(|warning| report.warning(warning));
+        let place = |option: &Option<PathBuf>, setting: &str| {
+            option.clone().unwrap_or_else(|| root.path(Path::new(setting)))
+        };
+        let tree = Tree {
+            dkms: place(&options.dkms_tree, &framework.dkms_tree),
+            source: place(&options.source_tree, &framework.source_tree),
+            install: place(&options.install_tree, &framework.install_tree),
+            arch: machine()?,
+            root,
+        };
+        let mut os_release = None;
+        for path in ["/etc/os-release", "/usr/lib/os-release"] {
+            if os_release.is_none() {
+                os_release = files::read_if_there(&tree.path(path))?;
+            }
+        }
+        Ok(Self {
+            distribution: Distribution::from_os_release(os_release.as_deref().unwrap_or_default()),
+            os_release_is_there: os_release.is_some(),
+            options,
+            tree,
+            framework,
+            report,
+        })
+    }
+
+    /// To be called before anything is changed: checks that we may, and finishes what an
+    /// interrupted run left.
+    pub fn begin_changes(&self) -> Result<()> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Failure::NotRoot.into());
+        }
+        if !self.os_release_is_there {
+            return Err(Failure::NoOsRelease.into());
+        }
+        let unwritable = || Failure::TreeNotWritable { tree: self.tree.dkms.display().to_string() };
+        fs_err::create_dir_all(&self.tree.dkms).map_err(|_| unwritable())?;
+        nix::unistd::access(&self.tree.dkms, nix::unistd::AccessFlags::W_OK).map_err(|_| unwritable())?;
+        finish_interrupted(&self.tree, &self.report)
+    }
+
+    /// The policy of this machine; an unreadable one is an error, because it may name what the
+    /// machine needs to boot.
+    pub fn policy(&self) -> Result<Policy> {
+        registered::policy(&self.tree.root)
+    }
+
+    /// The gate under a policy.
+    pub fn gate<'a>(&'a self, policy: &'a Policy) -> Gate<'a> {
+        Gate { tree: &self.tree, policy, report: &self.report }
+    }
+
+    /// `-j`, else the framework's `parallel_jobs`, else the policy's.
+    pub fn jobs_wish(&self, policy: &Policy) -> Option<u32> {
+        self.options.jobs.or(self.framework.parallel_jobs).or(policy.jobs.map(u32::from))
+    }
+
+    /// What is in scope for confs.
+    pub fn scope(&self) -> Scope {
+        let jobs = match self.options.jobs.or(self.framework.parallel_jobs) {
+            Some(0) => String::new(),
+            Some(jobs) => jobs.to_string(),
+            None => std::thread::available_parallelism().map_or(1, usize::from).to_string(),
+        };
+        Scope {
+            directives: self.options.directives.clone(),
+            conf: self.options.conf.clone(),
+            kernel_source_dir: self.options.kernel_source_dir.clone(),
+            kernel_config: self.options.kernel_config.clone(),
+            parallel_jobs: jobs,
+            tmp_location: self.framework.tmp_location.clone(),
+            build_environment: self.framework.build_environment.clone(),
+            verbose: self.report.is_verbose(),
+        }
+    }
+
+    /// Reads a registered module's configuration for a target.
+    pub fn load(&self, id: &ModuleId, target: Option<&Target>) -> Result<Loaded> {
+        self.tree.load(id, target, &self.scope())
+    }
+
+    /// Pairs `-k` and `-a`; the running kernel and this machine's architecture stand in for what
+    /// was not given.
+    pub fn targets(&self, args: &TargetArgs) -> Result<Vec<Target>> {
+        let kernels = match args.kernels.as_slice() {
+            [] => vec![self.tree.running_kernel()?],
+            given => given.to_vec(),
+        };
+        let arch = |at: usize| match args.arches.as_slice() {
+            [] => self.tree.arch.clone(),
+            [one] => one.clone(),
+            several => several.get(at).unwrap_or(&self.tree.arch).clone(),
+        };
+        Ok(kernels.into_iter().enumerate().map(|(at, kernel)| Target { kernel, arch: arch(at) }).collect())
+    }
+
+    /// The first target; the command line has made sure that there is no second.
+    pub fn one_target(&self, args: &TargetArgs) -> Result<Target> {
+        self.targets(args)?.into_iter().next().context("finding the kernel to work for")
+    }
+
+    /// dkms's variables for commands and scripts, as environment.
+    pub fn environment(&self, id: &ModuleId, target: Option<&Target>) -> Vec<(String, String)> {
+        let variables = self.tree.variables(Some(id), target, &self.scope());
+        let names: Vec<String> = variables.names().map(str::to_owned).collect();
+        names
+            .into_iter()
+            .filter_map(|name| variables.scalar(&name).map(|value| (name.clone(), value.to_owned())))
+            .collect()
+    }
+}
+
+/// The machine's architecture as uname(2) tells it, which is what dkms's trees are named by.
+fn machine() -> Result<Arch> {
+    let names = nix::sys::utsname::uname().context("asking for the machine's architecture")?;
+    Ok(Arch::new(&names.machine().to_string_lossy())?)
+}

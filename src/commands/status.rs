@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `status`: how far each module has come for each kernel. Takes no lock and changes nothing.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::session::Session;
+use crate::cli::{ModuleArg, TargetArgs};
+use crate::install::{Comparison, Placement, find_module};
+use crate::module::{ModuleId, State, Target};
+
+/// One line of status.
+#[derive(Debug, Serialize)]
+struct Line {
+    #[serde(flatten)]
+    id: ModuleId,
+    #[serde(flatten)]
+    target: Option<Target>,
+    state: String,
+    notes: Vec<&'static str>,
+}
+
+/// What `--json` prints; the schema's number changes when a field changes its meaning.
+#[derive(Debug, Serialize)]
+struct Document {
+    schema: u32,
+    modules: Vec<Line>,
+}
+
+/// The verb `status`.
+pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &TargetArgs) -> Result<()> {
+    let (name, version) = match module {
+        None => (None, None),
+        Some(ModuleArg::Named { name, version }) => (Some(name.as_str()), version.as_deref()),
+        Some(ModuleArg::Word(word)) => (Some(word.as_str()), None),
+    };
+    let mut lines = Vec::new();
+    for id in session.tree.ids()? {
+        if name.is_none_or(|name| name == id.name()) && version.is_none_or(|version| version == id.version()) {
+            of_module(session, &id, targets, &mut lines)?;
+        }
+    }
+    if session.options.json {
+        let document = serde_json::to_string_pretty(&Document { schema: 1, modules: lines })?;
+        session.report.line(document);
+        return Ok(());
+    }
+    let mut text = String::new();
+    for Line { id, target, state, notes } in &lines {
+        text.push_str(&id.to_string());
+        if let Some(Target { kernel, arch }) = target {
+            text.push_str(&format!(", {kernel}, {arch}"));
+        }
+        text.push_str(&format!(": {state}"));
+        notes.iter().for_each(|note| text.push_str(&format!(" ({note})")));
+        text.push('\n');
+    }
+    session.report.out(text);
+    for Line { id, .. } in lines.iter().filter(|line| line.state == "broken") {
+        session.report.err(format_args!(
+            "{id}: Missing the module source directory or the symbolic link pointing to it.\n\
+             Manual intervention is required!"
+        ));
+    }
+    Ok(())
+}
+
+fn of_module(session: &Session, id: &ModuleId, wanted: &TargetArgs, lines: &mut Vec<Line>) -> Result<()> {
+    let tree = &session.tree;
+    let plain = |state: &str| Line { id: id.clone(), target: None, state: state.to_owned(), notes: Vec::new() };
+    if tree.is_broken(id) {
+        lines.push(plain("broken"));
+        return Ok(());
+    }
+    let matches = |target: &Target| {
+        (wanted.kernels.is_empty() || wanted.kernels.contains(&target.kernel))
+            && (wanted.arches.is_empty() || wanted.arches.contains(&target.arch))
+    };
+    let before = lines.len();
+    for target in tree.targets(id).into_iter().filter(matches) {
+        let state = tree.state(id, &target);
+        let notes = notes(session, id, &target, &state);
+        lines.push(Line { state: state.to_string(), target: Some(target), ..plain("") }.with(notes));
+    }
+    for (target, from) in tree.weak_links(id).into_iter().filter(|(target, _)| matches(target)) {
+        let state = State::InstalledWeak { from }.to_string();
+        lines.push(Line { state, target: Some(target), ..plain("") });
+    }
+    if lines.len() == before {
+        lines.push(plain("added"));
+    }
+    Ok(())
+}
+
+impl Line {
+    fn with(self, notes: Vec<&'static str>) -> Self {
+        Self { notes, ..self }
+    }
+}
+
+/// What is remarkable about a built or installed module.
+fn notes(session: &Session, id: &ModuleId, target: &Target, state: &State) -> Vec<&'static str> {
+    let mut notes = Vec::new();
+    let Ok(loaded) = session.load(id, Some(target)) else { return notes };
+    let (tree, report) = (&session.tree, &session.report);
+    let place = Placement { tree, report, distribution: session.distribution, id, target };
+    let installed = *state == State::Installed;
+    let originals = tree.originals_dir(id.name(), target);
+    if installed && loaded.conf.records.iter().any(|record| find_module(&originals, &record.dest_name).is_some()) {
+        notes.push("Original modules exist");
+    }
+    let Comparison { missing, differs } = place.compare(&loaded.conf, installed);
+    if missing {
+        notes.push("Built modules are missing in the kernel modules folder");
+    } else if installed && differs {
+        notes.push("Differences between built and installed modules");
+    }
+    notes
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! policy.toml: what the administrator and the distribution want of boots and builds. Only
+//! keys that something obeys are accepted, so that a policy is never silently without effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::ConfFile;
+
+/// What happens when a kernel lacks something it needs to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Hold the kernel where this machine's boot loader has a hold that works, else abort.
+    #[default]
+    Auto,
+    /// Hold it, and never fail.
+    Hold,
+    /// Fail the package manager's hook.
+    Abort,
+    /// Say so and go on.
+    Warn,
+}
+
+/// Who makes initramfs images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Generator {
+    /// Whoever is found on the system.
+    #[default]
+    Auto,
+    UpdateInitramfs,
+    Dracut,
+    Mkinitcpio,
+    Booster,
+    None,
+}
+
+/// All policy files together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// `[boot] critical`: the modules that the machine does not boot without.
+    pub critical: BTreeSet<String>,
+    /// `[boot] on_failure`
+    pub on_failure: OnFailure,
+    /// `[build] jobs`: nothing for as many as there are processors.
+    pub jobs: Option<NonZeroU32>,
+    /// `[build] timeout`, given in seconds: how long one module may build.
+    pub timeout: Option<Duration>,
+    /// `[initramfs] generator`
+    pub generator: Generator,
+    /// `[module.NAME] critical`, by name.
+    pub module_critical: BTreeMap<String, bool>,
+}
+
+impl Policy {
+    /// Whether policy calls a module boot-critical: its own table, else the list of `[boot]`;
+    /// nothing if policy does not say.
+    pub fn critical(&self, module: &str) -> Option<bool> {
+        let listed = self.critical.contains(module).then_some(true);
+        self.module_critical.get(module).copied().or(listed)
+    }
+}
+
+/// A policy file that cannot be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyError {
+    pub path: PathBuf,
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong, naming the key.
+    pub what: String,
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, line {}: {}", self.path.display(), self.line, self.what)
+    }
+}
+
+impl std::error::Error for PolicyError {}
+
+/// One file as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    boot: Boot,
+    build: Build,
+    initramfs: Initramfs,
+    module: BTreeMap<String, Module>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Boot {
+    critical: Vec<String>,
+    on_failure: Option<OnFailure>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Build {
+    jobs: Option<NonZeroU32>,
+    timeout: Option<NonZeroU32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Initramfs {
+    generator: Option<Generator>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Module {
+    critical: Option<bool>,
+}
+
+/// Reads the files in the order of their weight: a later one wins key by key, except that the
+/// list of critical modules grows (`[module.NAME] critical = false` takes one off).
+pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
+    let mut policy = Policy::default();
+    for conf in files {
+        let file: File = toml::from_str(&conf.text).map_err(|error| rejected(conf, &error))?;
+        policy.critical.extend(file.boot.critical);
+        policy.on_failure = file.boot.on_failure.unwrap_or(policy.on_failure);
+        policy.jobs = file.build.jobs.or(policy.jobs);
+        policy.timeout =
+            file.build.timeout.map(|seconds| Duration::from_secs(seconds.get().into())).or(policy.timeout);
+        policy.generator = file.initramfs.generator.unwrap_or(policy.generator);
+        for (name, module) in file.module {
+            if let Some(critical) = module.critical {
+                policy.module_critical.insert(name, critical);
+            }
+        }
+    }
+    Ok(policy)
+}
+
+fn rejected(conf: &ConfFile, error: &toml::de::Error) -> PolicyError {
+    let span = error.span().unwrap_or_default();
+    let before = conf.text.get(..span.start).unwrap_or_default();
+    let line = 1 + before.matches('\n').count();
+    // The key in question is on the line; a value's error does not name it.
+    let source = conf.text.lines().nth(line - 1).unwrap_or_default();
+    let key = source.split_once('=').map(|(key, _)| key.trim());
+    let message = error.message().trim().replace("unknown field", "unknown key");
+    let what = match key {
+        Some(key) if !message.contains(&format!("`{key}`")) => format!("{key}: {message}"),
+        _ => message,
+    };
+    PolicyError { path: conf.path.clone(), line, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn file(path: &str, text: &str) -> ConfFile {
+        ConfFile { path: path.into(), text: text.to_owned() }
+    }
+
+    #[test]
+    fn no_files_is_the_default() {
+        let policy = merge(&[]).unwrap();
+        assert_eq!(policy, Policy::default());
+        assert_eq!((policy.on_failure, policy.generator), (OnFailure::Auto, Generator::Auto));
+        assert_eq!(policy.critical("zfs"), None);
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "[boot]\ncritical = [\"zfs\"]\non_failure = \"abort\"\n\
+                    [build]\njobs = 3\ntimeout = 600\n\
+                    [initramfs]\ngenerator = \"update-initramfs\"\n[module.nvidia]\ncritical = true\n";
+        let policy = merge(&[file("/p", text)]).unwrap();
+        assert_eq!(policy.on_failure, OnFailure::Abort);
+        assert_eq!(policy.jobs.map(NonZeroU32::get), Some(3));
+        assert_eq!(policy.timeout, Some(Duration::from_secs(600)));
+        assert_eq!(policy.generator, Generator::UpdateInitramfs);
+        assert_eq!(policy.critical("zfs"), Some(true));
+        assert_eq!(policy.critical("nvidia"), Some(true));
+    }
+
+    #[test]
+    fn later_files_win_key_by_key_and_lists_grow() {
+        let policy = merge(&[
+            file("/a", "[boot]\ncritical = [\"zfs\", \"r8168\"]\non_failure = \"hold\"\n[build]\njobs = 2\n"),
+            file("/b", "[boot]\ncritical = [\"wl\"]\n[build]\ntimeout = 5\n"),
+            file("/c", "[module.r8168]\ncritical = false\n[build]\njobs = 4\n"),
+        ])
+        .unwrap();
+        assert_eq!(policy.on_failure, OnFailure::Hold);
+        assert_eq!(policy.jobs.map(NonZeroU32::get), Some(4));
+        assert_eq!(policy.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(
+            ["zfs", "wl", "r8168", "x"].map(|module| policy.critical(module)),
+            [Some(true), Some(true), Some(false), None]
+        );
+    }
+
+    #[rstest]
+    #[case::auto("auto", Generator::Auto)]
+    #[case::update_initramfs("update-initramfs", Generator::UpdateInitramfs)]
+    #[case::dracut("dracut", Generator::Dracut)]
+    #[case::mkinitcpio("mkinitcpio", Generator::Mkinitcpio)]
+    #[case::booster("booster", Generator::Booster)]
+    #[case::none("none", Generator::None)]
+    fn generators_have_names(#[case] name: &str, #[case] want: Generator) {
+        let policy = merge(&[file("/p", &format!("[initramfs]\ngenerator = '{name}'\n"))]).unwrap();
+        assert_eq!(policy.generator, want);
+    }
+
+    #[rstest]
+    #[case::unknown_key("[boot]\n\ndetect = true\n", 3, "unknown key `detect`")]
+    #[case::unknown_table("[boot]\n[sign]\nkey = 1\n", 2, "sign")]
+    #[case::unknown_key_of_a_module("[module.zfs]\ncriticle = true\n", 2, "criticle")]
+    #[case::unknown_word("[boot]\non_failure = \"ignore\"\n", 2, "on_failure")]
+    #[case::wrong_type("# x\n[boot]\ncritical = \"zfs\"\n", 3, "critical")]
+    #[case::zero("[build]\njobs = 0\n", 2, "jobs")]
+    #[case::negative("[build]\ntimeout = -1\n", 2, "timeout")]
+    #[case::syntax("[boot\ncritical = 1\n", 1, "")]
+    #[case::twice("[build]\njobs = 1\njobs = 2\n", 3, "jobs")]
+    fn errors_name_file_line_and_key(#[case] text: &str, #[case] line: usize, #[case] key: &str) {
+        let good = file("/a", "[build]\njobs = 1\n");
+        let error = merge(&[good, file("/etc/dkms/policy.toml", text)]).unwrap_err();
+        assert_eq!((error.path.to_str(), error.line), (Some("/etc/dkms/policy.toml"), line), "{error}");
+        assert!(error.what.contains(key) && !error.what.is_empty(), "{error}");
+        assert!(error.to_string().starts_with("/etc/dkms/policy.toml, line "), "{error}");
+    }
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this machine needs to boot, the proof that it is there, the verdict per kernel, and what
+//! each boot loader makes of it. Never builds or installs.
+
+pub mod grub;
+pub mod loader;
+pub mod proof;
+pub mod verdict;
+
+use anyhow::Result;
+
+use crate::conf::directives::ModuleConf;
+use crate::conf::policy::{OnFailure, Policy};
+use crate::kernel::KernelRelease;
+use crate::sys::files;
+use crate::sys::report::Report;
+use crate::tree::Tree;
+use proof::{Image, prove};
+use verdict::{Critical, Standing, Verdict};
+
+/// Switches the gate off while it is there.
+const OFF: &str = "/etc/dkms/no-gate";
+
+/// The gate of one machine.
+#[derive(Debug)]
+pub struct Gate<'a> {
+    pub tree: &'a Tree,
+    pub policy: &'a Policy,
+    pub report: &'a Report,
+}
+
+/// What a run came to for a kernel.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// What was known before the run.
+    pub before: Option<Standing>,
+}
+
+/// A registered module as the gate sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Registered<'a> {
+    pub conf: &'a ModuleConf,
+    /// Which of its records this kernel rules out.
+    pub excluded: &'a [bool],
+}
+
+/// What the machine needs to boot, by the word of the modules' own configurations and of the
+/// policy. The policy may also overrule a module, and name a module that nobody has registered.
+pub fn critical(policy: &Policy, registered: &[Registered<'_>]) -> Vec<Critical> {
+    let mut found = Vec::new();
+    let mut unmatched: Vec<&String> = policy.critical.iter().collect();
+    for Registered { conf, excluded } in registered {
+        let names = |name: &str| {
+            name == conf.id.name()
+                || conf.records.iter().any(|record| record.dest_name == name || record.built_name == name)
+        };
+        let by_policy = policy.critical.iter().any(|name| names(name));
+        unmatched.retain(|name| !names(name));
+        let because = match policy.module_critical.get(conf.id.name()).copied() {
+            Some(false) => continue,
+            Some(true) => "the policy's [module] table",
+            None if by_policy => "the policy's [boot] critical",
+            None if conf.boot_critical => "BOOT_CRITICAL in its configuration",
+            None => continue,
+        };
+        // A module that this kernel rules out altogether is needed all the same.
+        let all_out = excluded.iter().all(|excluded| *excluded);
+        let records = conf.records.iter().zip(excluded.iter());
+        found.push(Critical {
+            name: conf.id.name().to_owned(),
+            modules: records
+                .filter(|(_, excluded)| all_out || !**excluded)
+                .map(|(record, _)| record.dest_name.clone())
+                .collect(),
+            because: because.to_owned(),
+        });
+    }
+    found.extend(unmatched.into_iter().map(|name| Critical {
+        name: name.clone(),
+        modules: vec![name.clone()],
+        because: "the policy's [boot] critical".to_owned(),
+    }));
+    found
+}
+
+impl Gate<'_> {
+    /// Whether the administrator has switched the gate off.
+    pub fn is_off(&self) -> bool {
+        files::exists(&self.tree.path(OFF))
+    }
+
+    /// Marks a kernel as pending before work for it begins; nothing to do if nothing is critical.
+    /// Returns what was known before.
+    pub fn mark(&self, kernel: &KernelRelease, critical: &[Critical]) -> Result<Option<Standing>> {
+        let before = Verdict::load(self.tree, kernel)?.map(|verdict| verdict.standing);
+        if !critical.is_empty() && !self.is_off() {
+            let reasons = vec!["work for this kernel has begun and not ended".to_owned()];
+            Verdict::now(kernel, Standing::Pending, reasons, critical.to_vec()).store(self.tree)?;
+        }
+        Ok(before)
+    }
+
+    /// Looks at what is there after a run and stores the verdict. `failures` are the run's own
+    /// words for what went wrong, by module: they explain what the proof finds missing, they are
+    /// no verdict by themselves, because an older version may be in place and do.
+    pub fn settle(
+        &self,
+        kernel: &KernelRelease,
+        critical: &[Critical],
+        image: &Image,
+        failures: &[(String, String)],
+        before: Option<Standing>,
+    ) -> Result<Option<Outcome>> {
+        if critical.is_empty() || self.is_off() {
+            if before.is_some() {
+                Verdict::forget(self.tree, kernel)?;
+            }
+            return Ok(None);
+        }
+        let proof = prove(self.tree, kernel, critical, image)?;
+        let (standing, mut reasons) = match (proof.missing.is_empty(), proof.awaited.is_empty()) {
+            (false, _) => (Standing::Held, proof.missing),
+            (true, false) => (Standing::Pending, proof.awaited),
+            (true, true) => (Standing::Proven, Vec::new()),
+        };
+        if standing == Standing::Held {
+            let told = |name: &str| critical.iter().any(|critical| critical.name == name);
+            reasons.extend(
+                failures.iter().filter(|(name, _)| told(name)).map(|(name, reason)| format!("{name}: {reason}")),
+            );
+        }
+        if standing == Standing::Held && self.policy.on_failure == OnFailure::Warn {
+            Verdict::forget(self.tree, kernel)?;
+        }
+        let verdict = Verdict::now(kernel, standing, reasons, critical.to_vec());
+        if standing != Standing::Held || self.policy.on_failure != OnFailure::Warn {
+            verdict.store(self.tree)?;
+        }
+        Ok(Some(Outcome { verdict, before }))
+    }
+
+    /// Whether a kernel may become the default. One that was never marked is left alone; a pending
+    /// or held one is looked at again, because what was missing may have come without us.
+    pub fn may_boot(&self, kernel: &KernelRelease) -> bool {
+        if self.is_off() {
+            return true;
+        }
+        match self.reprove(kernel) {
+            Ok(verdict) => verdict.is_none_or(|verdict| verdict.standing == Standing::Proven),
+            Err(error) => {
+                self.report.warning(format_args!("looking at kernel {kernel} again, holding it: {error:#}"));
+                false
+            }
+        }
+    }
+
+    /// Looks again at a kernel that is pending or held, and stores the verdict if it has become
+    /// better. Returns what holds now.
+    pub fn reprove(&self, kernel: &KernelRelease) -> Result<Option<Verdict>> {
+        let Some(verdict) = Verdict::load(self.tree, kernel)? else { return Ok(None) };
+        if verdict.standing == Standing::Proven {
+            return Ok(Some(verdict));
+        }
+        let image = self.image_now(kernel);
+        let proof = prove(self.tree, kernel, &verdict.critical, &image)?;
+        if !proof.missing.is_empty() {
+            return Ok(Some(verdict));
+        }
+        let proven = Verdict::now(kernel, Standing::Proven, Vec::new(), verdict.critical);
+        proven.store(self.tree)?;
+        Ok(Some(proven))
+    }
+
+    /// What the initramfs has to be if nobody makes it after us.
+    pub fn image_now(&self, kernel: &KernelRelease) -> Image {
+        match crate::initramfs::generator(self.policy.generator) {
+            None => Image::NotNeeded,
+            Some(_) => Image::Needed(crate::initramfs::images(self.tree, kernel)),
+        }
+    }
+
+    /// Says loudly that a kernel is held, why, and what to type next.
+    pub fn announce(&self, verdict: &Verdict) {
+        let kernel = &verdict.kernel;
+        let what = if self.policy.on_failure == OnFailure::Warn {
+            format!("kernel {kernel} lacks what this machine needs to boot. The policy says to boot it all the same:")
+        } else {
+            format!("kernel {kernel} is held: it lacks what this machine needs to boot.")
+        };
+        self.report.err(format_args!("dkms: WARNING: {what}"));
+        for reason in &verdict.reasons {
+            for line in reason.lines() {
+                self.report.err(format_args!("dkms:   {line}"));
+            }
+        }
+        self.report.err(format_args!("dkms: Mend the cause, then run: dkms autoinstall -k {kernel}"));
+    }
+}

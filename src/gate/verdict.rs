@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is known of a kernel's fitness to boot: pending, proven or held, with its reasons and what
+//! it was reached from. The one thing that all hooks and boot loaders' gates read.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::KernelRelease;
+use crate::sys::files;
+use crate::tree::Tree;
+
+/// Whether a kernel may become the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Work for it has begun; nothing is known yet.
+    Pending,
+    /// Everything that the machine needs to boot was seen to be there.
+    Proven,
+    /// Something that the machine needs to boot is missing.
+    Held,
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Proven => "proven",
+            Self::Held => "held",
+        })
+    }
+}
+
+/// A registered package that the machine needs to boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Critical {
+    /// PACKAGE_NAME, or the name that the policy gives for a module nobody has registered.
+    pub name: String,
+    /// The kernel modules that have to be there.
+    pub modules: Vec<String>,
+    /// Who says so.
+    pub because: String,
+}
+
+/// A kernel's verdict as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub kernel: KernelRelease,
+    pub standing: Standing,
+    /// Why it is held, or what a pending kernel waits for.
+    pub reasons: Vec<String>,
+    pub critical: Vec<Critical>,
+    /// When it was reached, RFC 3339 in UTC.
+    pub time: String,
+}
+
+fn directory(tree: &Tree) -> PathBuf {
+    tree.hooks_dir().join("verdicts")
+}
+
+fn path(tree: &Tree, kernel: &KernelRelease) -> PathBuf {
+    directory(tree).join(format!("{kernel}.json"))
+}
+
+impl Verdict {
+    /// A verdict reached now.
+    pub fn now(kernel: &KernelRelease, standing: Standing, reasons: Vec<String>, critical: Vec<Critical>) -> Self {
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        Self { kernel: kernel.clone(), standing, reasons, critical, time }
+    }
+
+    /// The stored verdict; none for a kernel that was never marked.
+    pub fn load(tree: &Tree, kernel: &KernelRelease) -> Result<Option<Self>> {
+        let path = path(tree, kernel);
+        let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).with_context(|| format!("reading the verdict {}", path.display()))
+    }
+
+    /// Every stored verdict, by kernel, oldest kernel first.
+    pub fn all(tree: &Tree) -> Result<Vec<Self>> {
+        let mut verdicts = Vec::new();
+        for name in files::names(&directory(tree))? {
+            if let Some(kernel) = name.strip_suffix(".json").and_then(|kernel| kernel.parse().ok()) {
+                verdicts.extend(Self::load(tree, &kernel)?);
+            }
+        }
+        verdicts.sort_by(|a, b| crate::kernel::compare_versions(a.kernel.as_str(), b.kernel.as_str()));
+        Ok(verdicts)
+    }
+
+    /// Stores the verdict atomically in the place of an earlier one.
+    pub fn store(&self, tree: &Tree) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self).context("writing down a verdict")?;
+        text.push('\n');
+        files::write_atomically(&path(tree, &self.kernel), text.as_bytes(), 0o644)
+    }
+
+    /// Forgets a kernel.
+    pub fn forget(tree: &Tree, kernel: &KernelRelease) -> Result<()> {
+        files::remove(&path(tree, kernel))
+    }
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! kernel-install(8): two plugins, one that builds before anything is published and one that
+//! proves after the initramfs generators. Exit 77 skips all later plugins and succeeds: the clean
+//! hold. A failing `remove` would block the removal of kernels, so it never fails.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Event, announce, bring_up_to_date, holds_by_itself, target};
+use crate::commands::session::Session;
+use crate::commands::{Caller, kernel_gone, prove_installed, report_error};
+use crate::conf::policy::OnFailure;
+use crate::gate::proof::Image;
+use crate::gate::verdict::Standing;
+use crate::initramfs;
+use crate::kernel::KernelRelease;
+
+/// Later plugins are skipped, kernel-install succeeds (kernel-install(8), "Plugins").
+const SKIP_LATER: u8 = 77;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Call {
+    Build(KernelRelease),
+    Prove { kernel: KernelRelease, initrds: Vec<PathBuf> },
+    Gone(KernelRelease),
+    Nothing,
+}
+
+/// `STAGE COMMAND KVER ENTRY_DIR [IMAGE [INITRD…]]`, the stage from the plugin's file and the rest
+/// as kernel-install gives it.
+fn parse(args: &[String]) -> Result<Call> {
+    let [stage, command, kernel, rest @ ..] = args else {
+        bail!("expected: hook kernel-install build|prove add|remove KERNEL-VERSION ENTRY-DIR …");
+    };
+    let kernel: KernelRelease = kernel.parse()?;
+    Ok(match (stage.as_str(), command.as_str()) {
+        ("build", "add") => Call::Build(kernel),
+        ("prove", "add") => Call::Prove { kernel, initrds: rest.iter().skip(2).map(PathBuf::from).collect() },
+        ("build", "remove") => Call::Gone(kernel),
+        ("prove", _) | ("build", _) => Call::Nothing,
+        (other, _) => bail!("unknown stage '{other}', expected build or prove"),
+    })
+}
+
+pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
+    match parse(args).context("reading kernel-install's arguments")? {
+        Call::Nothing => Ok(0),
+        Call::Gone(kernel) => {
+            kernel_gone(session, &kernel);
+            Ok(0)
+        }
+        Call::Build(kernel) => Ok(guarded(session, build(session, kernel))),
+        Call::Prove { kernel, initrds } => Ok(guarded(session, prove(session, kernel, initrds))),
+    }
+}
+
+/// An error that tells nothing about the kernel is a warning: kernel-install's other plugins, and
+/// the package manager behind them, go on.
+fn guarded(session: &Session, result: Result<u8>) -> u8 {
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            report_error(&session.report, &error);
+            if holds_by_itself(session, &error) { SKIP_LATER } else { 0 }
+        }
+    }
+}
+
+fn build(session: &Session, kernel: KernelRelease) -> Result<u8> {
+    if !session.tree.kernel_dir(&kernel).is_dir() {
+        return Ok(0); // a kernel without modules has none of ours either
+    }
+    match bring_up_to_date(session, &target(session, kernel), Caller::KernelInstallation)? {
+        Event::Fine => Ok(0),
+        Event::Held => held(session),
+    }
+}
+
+fn prove(session: &Session, kernel: KernelRelease, initrds: Vec<PathBuf>) -> Result<u8> {
+    let image = image(session, &kernel, initrds)?;
+    match prove_installed(session, &target(session, kernel), &image)? {
+        Some(verdict) if verdict.standing != Standing::Proven => {
+            announce(session, &verdict)?;
+            held(session)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// A loud stop is for those who ask for it: it fails update-initramfs, and with it unrelated
+/// upgrades.
+fn held(session: &Session) -> Result<u8> {
+    Ok(match session.policy()?.on_failure {
+        OnFailure::Auto | OnFailure::Hold => SKIP_LATER,
+        OnFailure::Warn => 0,
+        OnFailure::Abort => 1,
+    })
+}
+
+/// The images that are about to be published: those given, those staged by other plugins, and
+/// those that this system keeps in /boot.
+fn image(session: &Session, kernel: &KernelRelease, initrds: Vec<PathBuf>) -> Result<Image> {
+    let tree = &session.tree;
+    let mut images: Vec<PathBuf> = initrds.into_iter().map(|path| tree.path(path)).collect();
+    if let Some(staging) = std::env::var_os("KERNEL_INSTALL_STAGING_AREA") {
+        images.extend(initramfs::initrds_in(&tree.path(Path::new(&staging))));
+    }
+    images.extend(initramfs::images(tree, kernel));
+    let policy = session.policy()?;
+    let none_wanted = std::env::var_os("KERNEL_INSTALL_INITRD_GENERATOR").is_some_and(|name| name == "none");
+    let generator = initramfs::generator(policy.generator).filter(|_| !none_wanted);
+    Ok(if generator.is_none() && images.is_empty() { Image::NotNeeded } else { Image::Needed(images) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::build("build add 6.1 /boot/t/6.1 /boot/vmlinuz-6.1", Call::Build("6.1".parse().unwrap()))]
+    #[case::prove(
+        "prove add 6.1 /boot/t/6.1 /boot/vmlinuz-6.1 /boot/initrd.img-6.1",
+        Call::Prove { kernel: "6.1".parse().unwrap(), initrds: vec!["/boot/initrd.img-6.1".into()] }
+    )]
+    #[case::no_initrd(
+        "prove add 6.1 /boot/t/6.1 /boot/vmlinuz-6.1",
+        Call::Prove { kernel: "6.1".parse().unwrap(), initrds: Vec::new() }
+    )]
+    #[case::remove("build remove 6.1 /boot/t/6.1", Call::Gone("6.1".parse().unwrap()))]
+    #[case::remove_late("prove remove 6.1 /boot/t/6.1", Call::Nothing)]
+    #[case::new_command("build inspect 6.1", Call::Nothing)]
+    fn arguments_are_kernel_installs(#[case] args: &str, #[case] want: Call) {
+        let args: Vec<String> = args.split(' ').map(str::to_owned).collect();
+        assert_eq!(parse(&args).unwrap(), want);
+    }
+
+    #[rstest]
+    #[case::short("build add")]
+    #[case::stage("later add 6.1 /boot")]
+    #[case::kernel("build add ../etc /boot")]
+    fn other_arguments_are_refused(#[case] args: &str) {
+        let args: Vec<String> = args.split(' ').map(str::to_owned).collect();
+        assert!(parse(&args).is_err());
+    }
+}

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Puts built files into a kernel's install tree and takes them out again: staged swap, original
+//! modules, `kernel-K-A` links, depmod. Never compiles.
+
+pub mod distribution;
+mod sanity;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fs_err as fs;
+
+use crate::conf::directives::ModuleConf;
+use crate::failure::Failure;
+use crate::kernel::KernelRelease;
+use crate::module::{ModuleId, State, Target};
+use crate::module_file;
+use crate::sys::files;
+use crate::sys::report::Report;
+use crate::sys::tools::{Run, Tool};
+use crate::tree::Tree;
+use crate::tree::state::active_link_target;
+use crate::tree::transaction::{Applied, Transaction, recover};
+use distribution::Distribution;
+
+/// What may be overridden.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Force {
+    /// `--force`.
+    pub all: bool,
+    /// `--force-version-override`.
+    pub version: bool,
+}
+
+/// One module and one kernel. The module's lock must be held.
+#[derive(Debug)]
+pub struct Placement<'a> {
+    pub tree: &'a Tree,
+    pub report: &'a Report,
+    pub distribution: Distribution,
+    pub id: &'a ModuleId,
+    pub target: &'a Target,
+}
+
+impl Placement<'_> {
+    /// The directory that a record's file is installed into.
+    fn directory(&self, dest_location: &str) -> PathBuf {
+        let location = self.distribution.destination(dest_location);
+        self.tree.kernel_dir(&self.target.kernel).join(location.trim_matches('/'))
+    }
+
+    /// The built file of a module in the dkms tree, under whatever compression.
+    fn built_file(&self, dest_name: &str) -> Option<PathBuf> {
+        find_module(&self.tree.built_dir(self.id, self.target), dest_name)
+    }
+
+    /// Swaps the built files into the install tree and marks the version as the active one;
+    /// whatever version was active before is no longer. Files that stand in the way and are not
+    /// ours are kept as originals. The kernel's lock is taken for the swap alone.
+    pub fn install(&self, conf: &ModuleConf, force: Force) -> Result<Applied> {
+        let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
+        if !kernel_dir.is_dir() {
+            let directory = kernel_dir.display().to_string();
+            return Err(Failure::KernelDirectoryMissing { directory }.into());
+        }
+        let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
+        let ours = self.active_files()?;
+        let mut transaction = self.transaction("installing");
+        let mut put = Vec::new();
+        for record in &conf.records {
+            let Some(built) = self.built_file(&record.dest_name) else {
+                if self.was_left_out(&record.dest_name, conf) {
+                    continue;
+                }
+                let directory = self.tree.built_dir(self.id, self.target).display().to_string();
+                return Err(Failure::BuiltFileMissing { name: record.dest_name.clone(), directory }.into());
+            };
+            let directory = self.directory(&record.dest_location);
+            let place = directory.join(built.file_name().unwrap_or_default());
+            if !force.all {
+                sanity::check(self, &built, &record.dest_name, &ours, force)?;
+            }
+            self.archive_original(&mut transaction, &directory, &record.dest_name, &ours)?;
+            self.report.line(format_args!("Installing {}", place.display()));
+            transaction.put_file(&place, fs::read(&built)?, 0o644);
+            put.push(place);
+        }
+        // What another version, or another compression of this one, had elsewhere.
+        for old in ours.iter().filter(|old| !put.contains(old)) {
+            transaction.take(old);
+        }
+        transaction.put_link(
+            &self.tree.active_link(self.id.name(), self.target),
+            &active_link_target(self.id, self.target),
+        );
+        transaction.apply()
+    }
+
+    /// Takes the active version's files out of the install tree and puts originals back. The
+    /// caller has made sure that this version is the active one.
+    pub fn uninstall(&self, conf: &ModuleConf) -> Result<Applied> {
+        let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
+        let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
+        self.report.line(format_args!(
+            "Module {} for kernel {}:\nBefore uninstall, this module version was ACTIVE on this kernel.",
+            self.id, self.target
+        ));
+        let mut transaction = self.transaction("uninstalling");
+        for record in &conf.records {
+            let directory = self.directory(&record.dest_location);
+            let Some(place) = find_module(&directory, &record.dest_name) else {
+                if self.built_file(&record.dest_name).is_some() {
+                    self.report.line(format_args!(
+                        "Module {}.ko was not found within {}/",
+                        record.dest_name,
+                        kernel_dir.display()
+                    ));
+                }
+                continue;
+            };
+            self.report.line(format_args!("Deleting {}", place.display()));
+            transaction.take(&place);
+            self.restore_original(&mut transaction, &record.dest_name)?;
+        }
+        transaction.take(&self.tree.active_link(self.id.name(), self.target));
+        transaction.apply()
+    }
+
+    /// Removes what uninstalling left empty: directories of the install tree and of originals.
+    pub fn tidy(&self, conf: &ModuleConf) {
+        let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
+        for record in &conf.records {
+            files::remove_empty_up_to(&self.directory(&record.dest_location), &kernel_dir);
+        }
+        let module_dir = self.tree.module_dir(self.id.name());
+        files::remove_empty_up_to(&self.tree.originals_dir(self.id.name(), self.target), &module_dir);
+    }
+
+    /// Whether this version's files are all where they should be, and how they differ; of one that
+    /// is not installed only the built files are looked for.
+    pub fn compare(&self, conf: &ModuleConf, installed: bool) -> Comparison {
+        let mut comparison = Comparison::default();
+        for record in &conf.records {
+            let built = self.built_file(&record.dest_name);
+            if built.is_none() && self.was_left_out(&record.dest_name, conf) {
+                continue;
+            }
+            if !installed {
+                comparison.missing |= built.is_none();
+                continue;
+            }
+            let found = find_module(&self.directory(&record.dest_location), &record.dest_name);
+            match (built, found) {
+                (Some(built), Some(found)) => comparison.differs |= !same_module(&built, &found),
+                _ => comparison.missing = true,
+            }
+        }
+        comparison
+    }
+
+    /// The module has files, but none for this record: BUILD_EXCLUSIVE_* ruled it out when the
+    /// module was built.
+    fn was_left_out(&self, dest_name: &str, conf: &ModuleConf) -> bool {
+        conf.has_exclusive()
+            && self.built_file(dest_name).is_none()
+            && conf.records.iter().any(|record| self.built_file(&record.dest_name).is_some())
+    }
+
+    fn transaction(&self, doing: &str) -> Transaction {
+        let what = format!("{doing} {} for kernel {}", self.id, self.target);
+        Transaction::new(self.tree, what, Some(&self.target.kernel))
+    }
+
+    /// The installed files of whatever version of this module is active: those with the names of
+    /// its built files. Below `/kernel`, where the kernel's own modules are, only the same content
+    /// is ours.
+    fn active_files(&self) -> Result<Vec<PathBuf>> {
+        let Some(active) = self.tree.active(self.id.name(), self.target) else { return Ok(Vec::new()) };
+        let built_dir = self.tree.built_dir(&active, self.target);
+        let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
+        let is_ours = |path: &PathBuf| {
+            let built = path
+                .file_name()
+                .and_then(|name| module_file::stem(name.to_str()?))
+                .and_then(|stem| find_module(&built_dir, stem));
+            built.is_some_and(|built| !path.starts_with(kernel_dir.join("kernel")) || same_module(&built, path))
+        };
+        let below = self.distribution.destinations().into_iter().map(|location| kernel_dir.join(location));
+        Ok(below.flat_map(|directory| files::files_below(&directory)).filter(is_ours).collect())
+    }
+
+    /// Keeps a file that stands where ours goes and is not ours.
+    fn archive_original(
+        &self,
+        transaction: &mut Transaction,
+        directory: &Path,
+        name: &str,
+        ours: &[PathBuf],
+    ) -> Result<()> {
+        let Some(found) = find_module(directory, name).filter(|found| !ours.contains(found)) else { return Ok(()) };
+        let originals = self.tree.originals_dir(self.id.name(), self.target);
+        self.report.line(format_args!("Found pre-existing {}, archiving for uninstallation", found.display()));
+        let file_name = found.file_name().unwrap_or_default();
+        if find_module(&originals, name).is_none() {
+            transaction.put_file(&originals.join(file_name), fs::read(&found)?, 0o644);
+            let mut origin = file_name.to_os_string();
+            origin.push(".origin");
+            transaction.put_file(&originals.join(origin), format!("{}\n", found.display()).into_bytes(), 0o644);
+        }
+        transaction.take(&found);
+        Ok(())
+    }
+
+    fn restore_original(&self, transaction: &mut Transaction, name: &str) -> Result<()> {
+        let originals = self.tree.originals_dir(self.id.name(), self.target);
+        let Some(original) = find_module(&originals, name) else { return Ok(()) };
+        let mut origin = original.clone().into_os_string();
+        origin.push(".origin");
+        let origin = PathBuf::from(origin);
+        let Some(place) = files::read_if_there(&origin)? else { return Ok(()) };
+        let place = PathBuf::from(place.trim());
+        // The note is a file that others can write, and what it names is written as root.
+        if !place.starts_with(self.tree.kernel_dir(&self.target.kernel))
+            || place.components().any(|part| part == std::path::Component::ParentDir)
+        {
+            self.report.warning(format_args!("{} names a place outside the kernel's tree, ignoring it", origin.display()));
+            return Ok(());
+        }
+        self.report.line(format_args!("Restoring archived original module {}", place.display()));
+        transaction.put_file(&place, fs::read(&original)?, 0o644);
+        transaction.take(&original);
+        transaction.take(&origin);
+        Ok(())
+    }
+
+    /// The module's state for this target.
+    pub fn state(&self) -> State {
+        self.tree.state(self.id, self.target)
+    }
+}
+
+/// How installed files relate to the built ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Comparison {
+    pub missing: bool,
+    pub differs: bool,
+}
+
+/// The file of a module in one directory, under whatever compression.
+pub fn find_module(directory: &Path, name: &str) -> Option<PathBuf> {
+    ["", ".gz", ".xz", ".zst"]
+        .iter()
+        .map(|suffix| directory.join(format!("{name}.ko{suffix}")))
+        .find(|path| path.is_file())
+}
+
+/// Whether two files hold the same module, be they compressed in different ways.
+pub fn same_module(a: &Path, b: &Path) -> bool {
+    let same_size = match (fs::metadata(a), fs::metadata(b)) {
+        (Ok(a), Ok(b)) => a.len() == b.len(),
+        _ => return false,
+    };
+    let same_form = a.extension() == b.extension();
+    if same_form && !same_size {
+        return false;
+    }
+    let (Ok(a), Ok(b)) = (fs::read(a), fs::read(b)) else { return false };
+    if same_form || a == b {
+        return a == b;
+    }
+    matches!((module_file::unpacked(&a), module_file::unpacked(&b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Makes a kernel's module indexes anew and says so. The kernel's lock must be held.
+pub fn depmod(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()> {
+    let mut run = Run::new(Tool::Depmod)?;
+    // depmod wants the directory above lib/modules (depmod(8), -b).
+    if tree.install != tree.path("/lib/modules")
+        && let Some(base) = tree.install.to_string_lossy().strip_suffix("/lib/modules")
+    {
+        run = run.arg("-b").arg(base);
+    }
+    let run = run.arg("-a").arg(kernel);
+    if report.is_verbose() {
+        report.line(run.pasteable());
+    } else {
+        report.out("Running depmod...");
+    }
+    match run.succeed() {
+        Ok(_) => {
+            report.out(" done.\n");
+            Ok(())
+        }
+        Err(error) => {
+            report.out("(failed)\n");
+            Err(error)
+        }
+    }
+}
+
+/// Finishes what interrupted runs left half done, and says so.
+pub fn finish_interrupted(tree: &Tree, report: &Report) -> Result<()> {
+    if !tree.hooks_dir().join("journal").is_dir() {
+        return Ok(());
+    }
+    for applied in recover(tree)? {
+        report.err(format_args!("dkms: finished what an interrupted run had begun: {}", applied.what()));
+        if let Some(kernel) = applied.kernel().cloned().filter(|kernel| tree.kernel_dir(kernel).is_dir()) {
+            let _lock = tree.lock_kernel(&kernel, report)?;
+            depmod(tree, &kernel, report).with_context(|| format!("finishing: {}", applied.what()))?;
+        }
+        applied.keep()?;
+    }
+    Ok(())
+}

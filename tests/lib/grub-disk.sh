@@ -1,0 +1,283 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Disk images of a small Debian with its real GRUB, for tests that edit a machine and boot it.
+#
+#   grub-disk.sh make-base [--suite SUITE] OUT.img    a fresh image (from the cache where it is there)
+#   grub-disk.sh run IMG -- CMD [ARG…]                run a command in the image's root
+#   grub-disk.sh copy IMG SRC… DIR                    copy files or trees into a directory of the image
+#   grub-disk.sh boot IMG [--serial FILE] [--limit S] boot it; prints "BOOTED <uname -r>"
+#   grub-disk.sh kernels IMG                          its kernel releases, oldest first
+#
+# The guest's init prints BOOTED, runs /root/at-boot where there is one, and powers off.
+# Wants root and Linux with loop devices and ext4; installs the tools that it lacks with apt-get.
+# DKMS_TEST_CACHE: where base images are kept, default target/test-cache.
+set -euo pipefail
+
+MACHINE_UUID=6b2f0d1e-5d0f-4c5e-9a43-1f3d5a7b9c01
+PACKAGES="kmod udev initramfs-tools busybox lz4 grub-pc linux-image-cloud-amd64"
+
+die() {
+	echo "grub-disk: $*" >&2
+	exit 2
+}
+
+say() {
+	echo "grub-disk: $*" >&2
+}
+
+# need PROGRAM PACKAGE: install what is not there, and say so.
+need() {
+	command -v "$1" >/dev/null && return
+	say "installing $2 (for $1)"
+	apt-get -qq update >&2
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$2" >&2
+	command -v "$1" >/dev/null || die "there is no $1 even with $2 installed"
+}
+
+# Everything that holds a device or a mount is undone here, whatever ended the script. The mounts
+# live in a mount namespace of our own (see the end of this file), so none can leak.
+loop=
+work=
+clean() {
+	code=$?
+	trap - EXIT INT TERM HUP
+	detach || true
+	[ -z "$work" ] || rm -rf --one-file-system "$work"
+	exit "$code"
+}
+trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+workdir() {
+	work=$(mktemp -d "${TMPDIR:-/tmp}/grub-disk.XXXXXX")
+}
+
+# attach IMG: mount its root on $work/root, with the device nodes that GRUB's tools look at.
+attach() {
+	workdir
+	mkdir "$work/root"
+	loop=$(losetup -f --show "$1")
+	# The kernel of the machine need not know partition tables: partx tells it.
+	partx -a "$loop" 2>/dev/null || partx -u "$loop"
+	mount "${loop}p1" "$work/root"
+	local dev=$work/root/dev node
+	mount -t tmpfs -o mode=755 none "$dev"
+	mkdir -p "$dev/pts" "$dev/shm" "$dev/disk/by-uuid"
+	for node in null zero full random urandom tty "${loop##*/}" "${loop##*/}p1"; do
+		cp -a "/dev/$node" "$dev/$node"
+	done
+	ln -s /proc/self/fd "$dev/fd"
+	ln -s "../../${loop##*/}p1" "$dev/disk/by-uuid/$MACHINE_UUID"
+	mount -t proc none "$work/root/proc"
+	mount -t sysfs none "$work/root/sys"
+	mount -t tmpfs none "$work/root/run"
+	mount -t tmpfs none "$work/root/tmp"
+}
+
+detach() {
+	if [ -n "$work" ] && mountpoint -q "$work/root"; then
+		umount -R "$work/root" || umount -Rl "$work/root"
+	fi
+	if [ -n "$loop" ]; then
+		partx -d "$loop" 2>/dev/null || true
+		losetup -d "$loop"
+		loop=
+	fi
+}
+
+inside() {
+	env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+		chroot "$work/root" "$@"
+}
+
+own_suite() {
+	sed -n 's/^VERSION_CODENAME=//p' /etc/os-release
+}
+
+# The machine's own Debian sources, for another suite where asked: no mirror is named here.
+write_sources() {
+	local suite=$1 own
+	own=$(own_suite)
+	# shellcheck disable=SC2016 # the format is apt's
+	apt-get indextargets --format '$(ORIGIN) deb $(SITE) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+		sed -n "s/^Debian //p" | sed "s/ $own\\b/ $suite/" | sort -u
+}
+
+# apt_as DIR …: apt-cache or apt-get on a private copy of the lists for another suite.
+apt_as() {
+	local dir=$1 tool=$2
+	shift 2
+	"$tool" -o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+		-o Dir::State::lists="$dir/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$dir/cache" \
+		-o Debug::NoLocking=1 "$@"
+}
+
+# Two kernels of one series: what the meta package names and the one before it.
+pick_kernels() {
+	local newest series meta=linux-image-cloud-amd64
+	newest=$(apt_as "$1" apt-cache depends $meta |
+		sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n1)
+	[ -n "$newest" ] || die "apt knows no $meta"
+	series=$(expr "$newest" : '\(linux-image-[0-9]*\.[0-9]*\)')
+	apt_as "$1" apt-cache pkgnames "$series." | grep -E '^linux-image-[0-9][^-]*(-[0-9]+)?-cloud-amd64$' |
+		sort -V | sed "/^$newest\$/q" | tail -n2
+}
+
+make_base() {
+	local suite='' out
+	if [ "${1:-}" = --suite ]; then
+		suite=$2
+		shift 2
+	fi
+	[ $# = 1 ] || die "usage: make-base [--suite SUITE] OUT.img"
+	out=$1
+	suite=${suite:-$(own_suite)}
+	need mmdebstrap mmdebstrap
+	need sfdisk fdisk
+	need mkfs.ext4 e2fsprogs
+	local cache=${DKMS_TEST_CACHE:-target/test-cache} started=$SECONDS
+	mkdir -p "$cache"
+	cache=$(cd "$cache" && pwd)
+	workdir
+	chmod 755 "$work" # mmdebstrap's apt reads it as another user
+	mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
+	write_sources "$suite" >"$work/apt/sources.list"
+	[ -s "$work/apt/sources.list" ] || die "this machine's apt has no Debian sources"
+	apt_as "$work/apt" apt-get -qq update >&2
+	local kernels key image
+	kernels=$(pick_kernels "$work/apt" | tr '\n' ' ')
+	# shellcheck disable=SC2086 # lists of words
+	key=$( (apt_as "$work/apt" apt-cache policy $PACKAGES $kernels base-files libc6 | grep -E '^[a-z]|Candidate'
+		declare -f build_base) | sha256sum | cut -c1-16)
+	image=$cache/grub-$suite-$key.img
+	if [ ! -e "$image" ]; then
+		say "making the $suite base image ($kernels)"
+		# shellcheck disable=SC2086
+		build_base "$suite" "$image.$$" $kernels
+		mv "$image.$$" "$image"
+		say "made $image in $((SECONDS - started)) s"
+	fi
+	cp --sparse=always "$image" "$out"
+}
+
+build_base() {
+	local suite=$1 image=$2 root=$work/new
+	shift 2
+	# Before initramfs-tools is set up, so that the first image made is already the small one.
+	mkdir -p "$work/early/etc/initramfs-tools/conf.d" "$work/early/usr/share/initramfs-tools/modules.d" \
+		"$work/early/etc/default/grub.d" "$work/early/sbin"
+	printf 'MODULES=list\nCOMPRESS=lz4\n' >"$work/early/etc/initramfs-tools/conf.d/small"
+	printf 'virtio_pci\nvirtio_blk\next4\n' >"$work/early/usr/share/initramfs-tools/modules.d/small"
+	mmdebstrap --quiet --mode=root --variant=minbase --include="${PACKAGES// /,},$(echo "$*" | tr ' ' ',')" \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		--dpkgopt='path-exclude=/usr/share/man/*' --aptopt='APT::Install-Recommends "false"' \
+		--essential-hook="cp -r $work/early/etc \"\$1/\" && cp -r $work/early/usr \"\$1/\"" \
+		"$suite" "$root" "$work/apt/sources.list" >&2
+	echo "UUID=$MACHINE_UUID / ext4 defaults 0 1" >"$root/etc/fstab"
+	echo lab >"$root/etc/hostname"
+	: >"$root/etc/machine-id"
+	cat >"$root/etc/default/grub" <<-'CFG'
+		GRUB_DEFAULT=0
+		GRUB_TIMEOUT=0
+		GRUB_DISTRIBUTOR=Debian
+		GRUB_CMDLINE_LINUX_DEFAULT=""
+		GRUB_CMDLINE_LINUX=""
+	CFG
+	# What the lab needs whatever a test writes to /etc/default/grub.
+	cat >"$root/etc/default/grub.d/lab.cfg" <<-'CFG'
+		GRUB_TIMEOUT=0
+		GRUB_RECORDFAIL_TIMEOUT=0
+		GRUB_TERMINAL=serial
+		GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX console=ttyS0 init=/usr/sbin/lab-init panic=-1"
+	CFG
+	cat >"$root/usr/sbin/lab-init" <<-'INIT'
+		#!/bin/sh
+		mountpoint -q /proc || mount -t proc none /proc
+		mountpoint -q /sys || mount -t sysfs none /sys
+		mountpoint -q /dev || mount -t devtmpfs none /dev
+		exec </dev/ttyS0 >/dev/ttyS0 2>&1
+		echo "BOOTED $(uname -r)"
+		if [ -x /root/at-boot ]; then
+			mount -o remount,rw /
+			/root/at-boot
+			sync
+			mount -o remount,ro /
+		fi
+		exec busybox reboot -f
+	INIT
+	chmod 755 "$root/usr/sbin/lab-init"
+	truncate -s 1536M "$image"
+	echo 'start=1MiB, type=83, bootable' | sfdisk -q "$image"
+	mkfs.ext4 -q -F -U "$MACHINE_UUID" -E offset=1048576 -d "$root" "$image" 1534M
+	rm -rf --one-file-system "$root"
+	local outer=$work
+	attach "$image"
+	inside grub-install --target=i386-pc "$loop" >&2
+	inside update-grub >&2
+	detach
+	rm -rf --one-file-system "$work"
+	work=$outer
+}
+
+boot() {
+	local image=$1 serial='' limit=60
+	shift
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--serial) serial=$2 ;;
+		--limit) limit=$2 ;;
+		*) die "boot: unknown option $1" ;;
+		esac
+		shift 2
+	done
+	need qemu-system-x86_64 qemu-system-x86
+	workdir
+	serial=${serial:-$work/serial}
+	timeout "$limit" qemu-system-x86_64 -M pc -accel tcg -cpu qemu64 -smp 1 -m 512 -nodefaults \
+		-display none -monitor none -serial stdio -no-reboot \
+		-drive "file=$image,format=raw,if=virtio,cache=unsafe" </dev/null >"$serial" || true
+	if ! tr -d '\r' <"$serial" | grep -o 'BOOTED [0-9][^ ]*'; then
+		say "$image did not boot within $limit s; the end of its serial line:"
+		tail -n 30 "$serial" >&2
+		return 1
+	fi
+}
+
+[ "$(id -u)" = 0 ] || die "this needs root"
+[ $# -ge 1 ] || die "usage: see the head of $0"
+if [ -z "${GRUB_DISK_NAMESPACE:-}" ]; then
+	trap - EXIT
+	GRUB_DISK_NAMESPACE=1 exec unshare -m --propagation private "$0" "$@"
+fi
+unset GRUB_DISK_NAMESPACE
+verb=$1
+shift
+case $verb in
+make-base) make_base "$@" ;;
+run)
+	if [ $# -lt 3 ] || [ "$2" != -- ]; then
+		die "usage: run IMG -- CMD [ARG…]"
+	fi
+	attach "$1"
+	shift 2
+	inside "$@"
+	;;
+copy)
+	[ $# -ge 3 ] || die "usage: copy IMG SRC… DIR"
+	attach "$1"
+	shift
+	target=${*: -1}
+	mkdir -p "$work/root/$target"
+	cp -a "${@:1:$#-1}" "$work/root/$target/"
+	;;
+boot)
+	[ $# -ge 1 ] || die "usage: boot IMG [--serial FILE] [--limit SECONDS]"
+	boot "$@"
+	;;
+kernels)
+	attach "$1"
+	find "$work/root/boot" -name 'vmlinuz-*' -printf '%f\n' | sed 's/^vmlinuz-//' | sort -V
+	;;
+*) die "unknown verb $verb" ;;
+esac
