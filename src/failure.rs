@@ -117,7 +117,10 @@ pub enum Failure {
         missing: Vec<String>,
     },
     /// As `DependsMissing`, in the words of autoinstall.
-    AutoinstallDepends { id: ModuleId, missing: Vec<String> },
+    AutoinstallDepends {
+        id: ModuleId,
+        missing: Vec<String>,
+    },
     /// The reason has been printed.
     InstallAborted,
     BuiltFileMissing {

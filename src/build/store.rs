@@ -43,7 +43,8 @@ pub(super) fn keep(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result
     let compression = Compression::of_kernel(&build.kernel.config);
     for product in &products {
         let image = fs::read(&product.path)?;
-        if let Err(error) = check_loadable(&image, &product.built, &build.target.kernel, vermagic.as_deref()) {
+        if let Err(error) = check_loadable(&image, &product.built, &build.target.kernel, vermagic.as_deref())
+        {
             let why = format!("{error:#}.\nConsult {} for how it was built.", log.path().display());
             return Err(Failure::NotLoadable { file: product.path.display().to_string(), why }.into());
         }
@@ -74,7 +75,8 @@ fn drop_stale(parent: &Path) -> Result<()> {
 
 /// Takes the debug information out, which no loaded module needs.
 fn strip(products: &[Product], log: &MakeLog) -> Result<()> {
-    let files: Vec<&Path> = products.iter().filter(|product| product.strip).map(|product| &*product.path).collect();
+    let files: Vec<&Path> =
+        products.iter().filter(|product| product.strip).map(|product| &*product.path).collect();
     if files.is_empty() {
         return Ok(());
     }

@@ -45,7 +45,9 @@ impl Autoinstalled {
         if let Some(result) = self.result {
             if let (true, Some(outcome)) = (result.held(), result.gate) {
                 let verdict = outcome.verdict;
-                return Err(Failure::Gate { kernel: verdict.kernel.to_string(), reasons: verdict.reasons }.into());
+                return Err(
+                    Failure::Gate { kernel: verdict.kernel.to_string(), reasons: verdict.reasons }.into()
+                );
             }
             return result.trouble.map_or(Ok(()), Err);
         }
@@ -145,13 +147,11 @@ struct Deferred {
 }
 
 /// What is to be done, in order, and what has to wait.
-fn items(
-    session: &Session,
-    target: &Target,
-    candidates: &[Candidate],
-) -> Result<(Vec<Item>, Vec<Deferred>)> {
-    let wanted: Vec<&Candidate> =
-        candidates.iter().filter(|candidate| candidate.loaded.conf.autoinstall && !candidate.installed).collect();
+fn items(session: &Session, target: &Target, candidates: &[Candidate]) -> Result<(Vec<Item>, Vec<Deferred>)> {
+    let wanted: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|candidate| candidate.loaded.conf.autoinstall && !candidate.installed)
+        .collect();
     let nodes: Vec<Node> = wanted
         .iter()
         .map(|candidate| Node {
@@ -191,8 +191,7 @@ fn items(
             let on_cycle = |name: &&String| cycle.contains(*name);
             missing = nodes[at].depends.iter().filter(on_cycle).cloned().collect();
         }
-        let doomed =
-            (!missing.is_empty()).then(|| Failure::AutoinstallDepends { id: id.clone(), missing });
+        let doomed = (!missing.is_empty()).then(|| Failure::AutoinstallDepends { id: id.clone(), missing });
         items.push(Item {
             title: Some(format!("Autoinstall of module {id} for kernel {target}")),
             id,

@@ -45,10 +45,8 @@ pub(super) fn show(session: &Session) -> Result<()> {
     let policy = session.policy()?;
     let off = session.gate(&policy).is_off();
     if session.options.json {
-        let loaders = loaders
-            .iter()
-            .map(|Loader { name, hold, how }| LoaderLine { name, hold: *hold, how })
-            .collect();
+        let loaders =
+            loaders.iter().map(|Loader { name, hold, how }| LoaderLine { name, hold: *hold, how }).collect();
         let document = Document { schema: 1, enabled: !off, kernels: &verdicts, loaders };
         report.line(serde_json::to_string_pretty(&document)?);
         return Ok(());
@@ -102,7 +100,9 @@ pub(super) fn finish(session: &Session, target: &Target, result: &RunResult) -> 
 fn release(session: &Session, kernel: &KernelRelease, outcome: &Outcome) -> Result<()> {
     let was_denied = matches!(outcome.before, Some(Standing::Held | Standing::Pending));
     if was_denied && outcome.verdict.standing == Standing::Proven {
-        session.report.line(format_args!("Kernel {kernel} has what this machine needs to boot: releasing it."));
+        session
+            .report
+            .line(format_args!("Kernel {kernel} has what this machine needs to boot: releasing it."));
         if loader::holds(&session.tree) {
             return loader::update(&session.tree, kernel, &session.report);
         }
@@ -144,7 +144,11 @@ pub(super) fn settle_if_open(
 }
 
 /// Marks a kernel as pending. If that cannot be written down the kernel is as good as held.
-pub(super) fn mark(gate: &Gate<'_>, kernel: &KernelRelease, critical: &[Critical]) -> Result<Option<Standing>> {
+pub(super) fn mark(
+    gate: &Gate<'_>,
+    kernel: &KernelRelease,
+    critical: &[Critical],
+) -> Result<Option<Standing>> {
     gate.mark(kernel, critical).map_err(|error| {
         let reasons = vec![format!("its verdict cannot be written down: {error:#}")];
         Failure::Gate { kernel: kernel.to_string(), reasons }.into()
@@ -194,7 +198,9 @@ pub fn prove_installed(session: &Session, target: &Target, image: &Image) -> Res
 
 /// After a boot: a kernel that has come up with its critical modules loaded is proven.
 pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
-    let Some(known) = Verdict::load(&session.tree, kernel)?.filter(|known| known.standing != Standing::Proven) else {
+    let Some(known) =
+        Verdict::load(&session.tree, kernel)?.filter(|known| known.standing != Standing::Proven)
+    else {
         return Ok(());
     };
     let loaded = files::read_if_there(&session.tree.path("/proc/modules"))?.unwrap_or_default();
@@ -202,7 +208,9 @@ pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
     let is_loaded = |module: &String| names.contains(&crate::module_file::canonical(module).as_str());
     if known.critical.iter().all(|critical| critical.modules.iter().all(is_loaded)) {
         Verdict::now(kernel, Standing::Proven, Vec::new(), known.critical).store(&session.tree)?;
-        session.report.line(format_args!("Kernel {kernel} has booted with what this machine needs: it is proven."));
+        session
+            .report
+            .line(format_args!("Kernel {kernel} has booted with what this machine needs: it is proven."));
     }
     Ok(())
 }
@@ -219,7 +227,10 @@ pub fn grub_script(session: &Session) -> Result<()> {
     if fs_err::metadata(&out).is_ok_and(|meta| meta.is_file()) {
         fs_err::File::open(&out)?.read_to_string(&mut so_far)?;
     }
-    let Some(directory) = ["/boot/grub", "/boot/grub2"].map(|path| session.tree.path(path)).into_iter().find(|path| path.is_dir())
+    let Some(directory) = ["/boot/grub", "/boot/grub2"]
+        .map(|path| session.tree.path(path))
+        .into_iter()
+        .find(|path| path.is_dir())
     else {
         return Ok(());
     };

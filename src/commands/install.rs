@@ -42,7 +42,13 @@ pub fn install_one(session: &Session, id: &ModuleId, target: &Target) -> Result<
     Ok(result)
 }
 
-fn one(session: &Session, id: &ModuleId, target: &Target, goal: Goal, initramfs: Initramfs) -> Result<RunResult> {
+fn one(
+    session: &Session,
+    id: &ModuleId,
+    target: &Target,
+    goal: Goal,
+    initramfs: Initramfs,
+) -> Result<RunResult> {
     let items = items(session, id, target, goal)?;
     run(session, target, &items, initramfs)
 }

@@ -49,7 +49,9 @@ fn unbuild_all(session: &Session, target: &Target, wanted: &dyn Fn(&ModuleId) ->
         });
         match removed {
             Ok(installed) => was_installed |= installed,
-            Err(error) => session.report.warning(format_args!("removing {id} for kernel {target}, ignoring: {error:#}")),
+            Err(error) => {
+                session.report.warning(format_args!("removing {id} for kernel {target}, ignoring: {error:#}"))
+            }
         }
         session.report.line("");
     }

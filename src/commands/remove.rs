@@ -16,7 +16,12 @@ use crate::tree::registered::Loaded;
 use crate::tree::transaction::Transaction;
 
 /// The verb `uninstall`.
-pub(super) fn uninstall(session: &Session, module: &ModuleArg, targets: &TargetArgs, all: bool) -> Result<()> {
+pub(super) fn uninstall(
+    session: &Session,
+    module: &ModuleArg,
+    targets: &TargetArgs,
+    all: bool,
+) -> Result<()> {
     each(session, module, targets, all, "uninstall", |id, target, loaded| {
         uninstall_one(session, id, target, loaded, true)
     })
@@ -72,7 +77,13 @@ fn each(
 }
 
 /// Takes a version out of a kernel's install tree if it is the active one there.
-fn uninstall_one(session: &Session, id: &ModuleId, target: &Target, loaded: &Loaded, index: bool) -> Result<()> {
+fn uninstall_one(
+    session: &Session,
+    id: &ModuleId,
+    target: &Target,
+    loaded: &Loaded,
+    index: bool,
+) -> Result<()> {
     let report = &session.report;
     let place = Placement { tree: &session.tree, report, distribution: session.distribution, id, target };
     if place.state() != State::Installed {

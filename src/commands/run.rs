@@ -95,7 +95,12 @@ struct Engine<'a> {
 }
 
 /// Works on the items, which come dependencies first.
-pub(super) fn run(session: &Session, target: &Target, items: &[Item], initramfs: Initramfs) -> Result<RunResult> {
+pub(super) fn run(
+    session: &Session,
+    target: &Target,
+    items: &[Item],
+    initramfs: Initramfs,
+) -> Result<RunResult> {
     let policy = session.policy()?;
     let installs = items.iter().any(|item| item.goal == Goal::Installed);
     let critical = if installs { critical(session, target, &policy)? } else { Vec::new() };
@@ -156,7 +161,11 @@ pub(super) fn run(session: &Session, target: &Target, items: &[Item], initramfs:
 
 /// What this kernel needs to boot, from the newest version of every registered module. A module
 /// whose configuration cannot be read counts by the policy's word alone.
-pub(super) fn critical(session: &Session, target: &Target, policy: &Policy) -> Result<Vec<gate::verdict::Critical>> {
+pub(super) fn critical(
+    session: &Session,
+    target: &Target,
+    policy: &Policy,
+) -> Result<Vec<gate::verdict::Critical>> {
     let kernel = session.tree.kernel_config(&target.kernel)?;
     let mut loaded = Vec::new();
     for id in newest_versions(session)?.values().filter(|id| !session.tree.is_broken(id)) {
@@ -176,6 +185,9 @@ pub(super) fn newest_versions(session: &Session) -> Result<BTreeMap<String, Modu
     Ok(session.tree.ids()?.into_iter().map(|id| (id.name().to_owned(), id)).collect())
 }
 
+/// What became of each module, and the swaps (by item) that a successful depmod makes final.
+type Worked = (Vec<(ModuleId, Done)>, Vec<(usize, Applied)>);
+
 /// What the workers share.
 struct Board {
     /// What became of each item; nothing yet for those waiting or under way.
@@ -192,7 +204,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Engine<'_> {
     /// Builds and installs the items, as many side by side as there are jobs.
-    fn work(&self) -> (Vec<(ModuleId, Done)>, Vec<(usize, Applied)>) {
+    fn work(&self) -> Worked {
         let count = self.items.len();
         let blocks: Vec<Report> = self.items.iter().map(|_| self.session.report.block()).collect();
         let board = Mutex::new(Board {
@@ -221,7 +233,8 @@ impl Engine<'_> {
             let mut state = locked(board);
             let at = loop {
                 let ready = |at: &usize| {
-                    !state.taken[*at] && self.items[*at].after.iter().all(|before| state.done[*before].is_some())
+                    !state.taken[*at]
+                        && self.items[*at].after.iter().all(|before| state.done[*before].is_some())
                 };
                 if let Some(at) = (0..self.items.len()).find(ready) {
                     break at;
@@ -367,7 +380,9 @@ impl Engine<'_> {
         let scripts = &item.loaded.conf.scripts;
         let kernel_dir = session.tree.kernel_dir(&self.target.kernel);
         if !kernel_dir.is_dir() {
-            return Err(Failure::KernelDirectoryMissing { directory: kernel_dir.display().to_string() }.into());
+            return Err(
+                Failure::KernelDirectoryMissing { directory: kernel_dir.display().to_string() }.into()
+            );
         }
         if let Some(script) = &scripts.pre_install {
             let status = shown_script(session, report, &item.id, Some(self.target), "pre_install", script)?;
@@ -388,14 +403,18 @@ impl Engine<'_> {
             })
         };
         let applied = applied.map_err(|error| match error.downcast_ref() {
-            Some(Failure::NotNewer { .. } | Failure::SameUnversioned { .. }) => Failure::InstallAborted.into(),
+            Some(Failure::NotNewer { .. } | Failure::SameUnversioned { .. }) => {
+                Failure::InstallAborted.into()
+            }
             _ => error,
         })?;
         if let Some(script) = &scripts.post_install {
             let status = shown_script(session, report, &item.id, Some(self.target), "post_install", script);
             match status {
                 Ok(0) => {}
-                Ok(status) => report.warning(format_args!("post_install ended with status {status}, ignoring it")),
+                Ok(status) => {
+                    report.warning(format_args!("post_install ended with status {status}, ignoring it"))
+                }
                 Err(error) => report.warning(format_args!("running post_install, ignoring: {error:#}")),
             }
         }

@@ -36,7 +36,8 @@ pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &Ta
     };
     let mut lines = Vec::new();
     for id in session.tree.ids()? {
-        if name.is_none_or(|name| name == id.name()) && version.is_none_or(|version| version == id.version()) {
+        if name.is_none_or(|name| name == id.name()) && version.is_none_or(|version| version == id.version())
+        {
             of_module(session, &id, targets, &mut lines)?;
         }
     }
@@ -67,7 +68,8 @@ pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &Ta
 
 fn of_module(session: &Session, id: &ModuleId, wanted: &TargetArgs, lines: &mut Vec<Line>) -> Result<()> {
     let tree = &session.tree;
-    let plain = |state: &str| Line { id: id.clone(), target: None, state: state.to_owned(), notes: Vec::new() };
+    let plain =
+        |state: &str| Line { id: id.clone(), target: None, state: state.to_owned(), notes: Vec::new() };
     if tree.is_broken(id) {
         lines.push(plain("broken"));
         return Ok(());
@@ -106,7 +108,9 @@ fn notes(session: &Session, id: &ModuleId, target: &Target, state: &State) -> Ve
     let place = Placement { tree, report, distribution: session.distribution, id, target };
     let installed = *state == State::Installed;
     let originals = tree.originals_dir(id.name(), target);
-    if installed && loaded.conf.records.iter().any(|record| find_module(&originals, &record.dest_name).is_some()) {
+    if installed
+        && loaded.conf.records.iter().any(|record| find_module(&originals, &record.dest_name).is_some())
+    {
         notes.push("Original modules exist");
     }
     let Comparison { missing, differs } = place.compare(&loaded.conf, installed);

@@ -47,7 +47,11 @@ pub fn detect(tree: &Tree) -> Vec<Loader> {
     let mut found = Vec::new();
     if grub_cfg(tree).is_some() && (grub_tool(Tool::GrubMkconfig) || grub_tool(Tool::UpdateGrub)) {
         let hold = is_executable(&tree.path(GRUB_SCRIPT));
-        let how = if hold { format!("{GRUB_SCRIPT} asks for the default") } else { format!("{GRUB_SCRIPT} is missing") };
+        let how = if hold {
+            format!("{GRUB_SCRIPT} asks for the default")
+        } else {
+            format!("{GRUB_SCRIPT} is missing")
+        };
         found.push(Loader { name: GRUB, hold, how });
     }
     let loader_dirs = ["/boot/loader/entries", "/efi/loader/entries", "/boot/efi/loader/entries"];
@@ -109,7 +113,10 @@ fn kernel_image(tree: &Tree, kernel: &KernelRelease) -> Option<PathBuf> {
 
 /// The menu that GRUB reads.
 pub fn grub_cfg(tree: &Tree) -> Option<PathBuf> {
-    ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"].map(|path| tree.path(path)).into_iter().find(|path| path.is_file())
+    ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"]
+        .map(|path| tree.path(path))
+        .into_iter()
+        .find(|path| path.is_file())
 }
 
 fn grub_tool(tool: Tool) -> bool {

@@ -127,7 +127,10 @@ impl Gate<'_> {
         if standing == Standing::Held {
             let told = |name: &str| critical.iter().any(|critical| critical.name == name);
             reasons.extend(
-                failures.iter().filter(|(name, _)| told(name)).map(|(name, reason)| format!("{name}: {reason}")),
+                failures
+                    .iter()
+                    .filter(|(name, _)| told(name))
+                    .map(|(name, reason)| format!("{name}: {reason}")),
             );
         }
         if standing == Standing::Held && self.policy.on_failure == OnFailure::Warn {
@@ -184,7 +187,9 @@ impl Gate<'_> {
     pub fn announce(&self, verdict: &Verdict) {
         let kernel = &verdict.kernel;
         let what = if self.policy.on_failure == OnFailure::Warn {
-            format!("kernel {kernel} lacks what this machine needs to boot. The policy says to boot it all the same:")
+            format!(
+                "kernel {kernel} lacks what this machine needs to boot. The policy says to boot it all the same:"
+            )
         } else {
             format!("kernel {kernel} is held: it lacks what this machine needs to boot.")
         };

@@ -45,7 +45,9 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
         for module in modules {
             match index.find(module) {
                 Found::Builtin => {}
-                Found::Nowhere => proof.missing.push(format!("{name}: kernel {kernel} has no module {module}")),
+                Found::Nowhere => {
+                    proof.missing.push(format!("{name}: kernel {kernel} has no module {module}"))
+                }
                 Found::File(path) => match check(&path, module, kernel, vermagic.as_deref()) {
                     Ok(time) => newest = newest.max(Some((time, path))),
                     Err(error) => {
@@ -75,7 +77,12 @@ fn check(path: &Path, module: &str, kernel: &KernelRelease, vermagic: Option<&st
 }
 
 /// The newest image decides: older ones are other generators' leftovers.
-fn image_problem(kernel: &KernelRelease, image: &Image, modules: SystemTime, module: &Path) -> Option<String> {
+fn image_problem(
+    kernel: &KernelRelease,
+    image: &Image,
+    modules: SystemTime,
+    module: &Path,
+) -> Option<String> {
     let (Image::Needed(paths) | Image::Later(paths)) = image else { return None };
     let time = |path: &PathBuf| Some((fs::metadata(path).ok()?.modified().ok()?, path.clone()));
     match paths.iter().filter_map(time).max() {

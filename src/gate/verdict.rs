@@ -66,7 +66,12 @@ fn path(tree: &Tree, kernel: &KernelRelease) -> PathBuf {
 
 impl Verdict {
     /// A verdict reached now.
-    pub fn now(kernel: &KernelRelease, standing: Standing, reasons: Vec<String>, critical: Vec<Critical>) -> Self {
+    pub fn now(
+        kernel: &KernelRelease,
+        standing: Standing,
+        reasons: Vec<String>,
+        critical: Vec<Critical>,
+    ) -> Self {
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         Self { kernel: kernel.clone(), standing, reasons, critical, time }
     }
@@ -75,7 +80,9 @@ impl Verdict {
     pub fn load(tree: &Tree, kernel: &KernelRelease) -> Result<Option<Self>> {
         let path = path(tree, kernel);
         let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
-        serde_json::from_str(&text).map(Some).with_context(|| format!("reading the verdict {}", path.display()))
+        serde_json::from_str(&text)
+            .map(Some)
+            .with_context(|| format!("reading the verdict {}", path.display()))
     }
 
     /// Every stored verdict, by kernel, oldest kernel first.

@@ -19,7 +19,8 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
         "preinst" => {
             // The kernel's own files are about to be replaced; what worked stays until its
             // replacement is there, so nothing is removed here.
-            let marked = session.begin_changes().and_then(|()| mark_pending(session, &target(session, kernel)));
+            let marked =
+                session.begin_changes().and_then(|()| mark_pending(session, &target(session, kernel)));
             if let Err(error) = marked {
                 session.report.warning(format_args!("marking the kernel as pending, ignoring: {error:#}"));
             }
@@ -30,7 +31,11 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
             // Headers may come before their kernel: its own hooks then make the initramfs.
             let image = session.tree.path(format!("/boot/vmlinuz-{kernel}"));
             let has_image = image.exists() || session.tree.kernel_dir(&kernel).join("kernel").is_dir();
-            installed(session, kernel, if has_image { Caller::CommandLine } else { Caller::KernelInstallation })
+            installed(
+                session,
+                kernel,
+                if has_image { Caller::CommandLine } else { Caller::KernelInstallation },
+            )
         }
         "prerm" => {
             kernel_gone(session, &kernel);

@@ -46,7 +46,9 @@ pub fn remake(tree: &Tree, kernel: &KernelRelease, wish: Generator, report: &Rep
         Tool::Dracut => run.args(["--force", "--kver"]).arg(kernel),
         Tool::Mkinitcpio => match preset(tree, kernel)? {
             Some(preset) => run.arg("-p").arg(preset),
-            None => run.arg("-k").arg(kernel).arg("-g").arg(image.unwrap_or_else(|| default_image(tree, kernel))),
+            None => {
+                run.arg("-k").arg(kernel).arg("-g").arg(image.unwrap_or_else(|| default_image(tree, kernel)))
+            }
         },
         _ => run
             .args(["build", "--force", "--kernel-version"])

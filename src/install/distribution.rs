@@ -62,14 +62,18 @@ impl Distribution {
     pub fn headers_advice(self, kernel: &KernelRelease) -> Option<String> {
         match self {
             Self::Debian => Some(format!("On this distribution: apt install linux-headers-{kernel}")),
-            Self::RedHat => Some(format!("On this distribution: dnf install kernel-devel-uname-r == {kernel}")),
+            Self::RedHat => {
+                Some(format!("On this distribution: dnf install kernel-devel-uname-r == {kernel}"))
+            }
             Self::Suse => kernel
                 .as_str()
                 .rsplit_once('-')
                 .map(|(_, flavour)| format!("On this distribution: zypper install kernel-{flavour}-devel")),
-            Self::Arch => Some("On this distribution: pacman -S the headers package of this kernel, \
+            Self::Arch => Some(
+                "On this distribution: pacman -S the headers package of this kernel, \
                                 named like it with -headers (linux-headers, linux-lts-headers, …)"
-                .to_owned()),
+                    .to_owned(),
+            ),
             Self::Other => None,
         }
     }

@@ -183,7 +183,9 @@ impl Placement<'_> {
                 .file_name()
                 .and_then(|name| module_file::stem(name.to_str()?))
                 .and_then(|stem| find_module(&built_dir, stem));
-            built.is_some_and(|built| !path.starts_with(kernel_dir.join("kernel")) || same_module(&built, path))
+            built.is_some_and(|built| {
+                !path.starts_with(kernel_dir.join("kernel")) || same_module(&built, path)
+            })
         };
         let below = self.distribution.destinations().into_iter().map(|location| kernel_dir.join(location));
         Ok(below.flat_map(|directory| files::files_below(&directory)).filter(is_ours).collect())
@@ -197,15 +199,22 @@ impl Placement<'_> {
         name: &str,
         ours: &[PathBuf],
     ) -> Result<()> {
-        let Some(found) = find_module(directory, name).filter(|found| !ours.contains(found)) else { return Ok(()) };
+        let Some(found) = find_module(directory, name).filter(|found| !ours.contains(found)) else {
+            return Ok(());
+        };
         let originals = self.tree.originals_dir(self.id.name(), self.target);
-        self.report.line(format_args!("Found pre-existing {}, archiving for uninstallation", found.display()));
+        self.report
+            .line(format_args!("Found pre-existing {}, archiving for uninstallation", found.display()));
         let file_name = found.file_name().unwrap_or_default();
         if find_module(&originals, name).is_none() {
             transaction.put_file(&originals.join(file_name), fs::read(&found)?, 0o644);
             let mut origin = file_name.to_os_string();
             origin.push(".origin");
-            transaction.put_file(&originals.join(origin), format!("{}\n", found.display()).into_bytes(), 0o644);
+            transaction.put_file(
+                &originals.join(origin),
+                format!("{}\n", found.display()).into_bytes(),
+                0o644,
+            );
         }
         transaction.take(&found);
         Ok(())
@@ -223,7 +232,10 @@ impl Placement<'_> {
         if !place.starts_with(self.tree.kernel_dir(&self.target.kernel))
             || place.components().any(|part| part == std::path::Component::ParentDir)
         {
-            self.report.warning(format_args!("{} names a place outside the kernel's tree, ignoring it", origin.display()));
+            self.report.warning(format_args!(
+                "{} names a place outside the kernel's tree, ignoring it",
+                origin.display()
+            ));
             return Ok(());
         }
         self.report.line(format_args!("Restoring archived original module {}", place.display()));

@@ -78,7 +78,10 @@ mod tests {
         text.split(';')
             .map(|node| {
                 let (name, depends) = node.trim().split_once(':').unwrap_or((node.trim(), ""));
-                Node { name: name.to_owned(), depends: depends.split_whitespace().map(str::to_owned).collect() }
+                Node {
+                    name: name.to_owned(),
+                    depends: depends.split_whitespace().map(str::to_owned).collect(),
+                }
             })
             .collect()
     }

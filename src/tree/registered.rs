@@ -93,7 +93,8 @@ impl Tree {
                 .kernel_source_dir
                 .clone()
                 .unwrap_or_else(|| self.kernel_dir(&target.kernel).join("build"));
-            let config = scope.kernel_config.clone().unwrap_or_else(|| build_dir.join("include/config/auto.conf"));
+            let config =
+                scope.kernel_config.clone().unwrap_or_else(|| build_dir.join("include/config/auto.conf"));
             set("kernelver", target.kernel.to_string());
             set("arch", target.arch.to_string());
             set("kernel_source_dir", build_dir.display().to_string());

@@ -15,6 +15,7 @@
 #                                 nothing else). Cached by package versions
 #   lab_headers REL               lab_layer of everything needed to build for REL
 #   lab_image REL                 lab_layer of REL's image package (vmlinuz, modules)
+#   lab_package PKG               prints the path of PKG's .deb, downloaded
 #   lab_tools                     lab_layer of kmod, and gcc and make where missing
 #   lab_new [PREFIX]              makes an empty directory for a root, prints it
 #   lab_root DIR OPTION…          prepares DIR as a root. Options, each repeatable:
@@ -29,7 +30,9 @@
 #   lab_source DIR NAME VERSION [good|broken] [CONF-LINE…]
 #                                 /usr/src/NAME-VERSION: a one-file module
 #   lab_drop DIR                  removes a root
-#   lab_blocked                   prints why no root can be made here; fails if it can
+#   lab_blocked [root]            prints why the lab cannot work here (no network, no
+#                                 namespaces…) and succeeds; silent and fails where it
+#                                 can. With "root", a user namespace is not enough
 #
 # A root is DIR/root: seen from outside it holds exactly what was written (by
 # lab_run or by hand), so files can be put in and looked at without entering.
@@ -44,13 +47,22 @@ LAB_REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 LAB_CACHE=${DKMS_TEST_CACHE:-$LAB_REPO/target/test-cache}
 LAB_ROOTS=${DKMS_TEST_ROOTS:-$LAB_REPO/target/test-roots}
 
+# Without root, a root is a user namespace where we are root: good enough for
+# the demo, but chown(2) to anybody else fails there, so not for dpkg.
+LAB_USER=
+[ "$(id -u)" = 0 ] || LAB_USER='--user --map-root-user'
+
 # What this machine may have and a root must not show. Bump the number in
 # _lab_mask when it changes: masks are cached.
 LAB_HIDDEN=(
-    usr/lib/modules usr/src usr/lib/dkms usr/sbin/dkms
-    usr/lib/kernel usr/share/kernel etc/kernel etc/dkms var/lib/dkms
-    etc/initramfs-tools etc/initramfs etc/grub.d etc/default/grub etc/default/grub.d
-    etc/modprobe.d etc/depmod.d etc/machine-id
+    usr/lib/modules usr/src usr/lib/dkms usr/sbin/dkms etc/dkms var/lib/dkms
+    etc/modprobe.d etc/depmod.d etc/machine-id etc/machine-info
+    # kernel hooks, and the tools by which a system shows what boots it
+    usr/lib/kernel usr/share/kernel etc/kernel usr/bin/kernel-install usr/bin/bootctl
+    etc/grub.d etc/default/grub etc/default/grub.d usr/sbin/grub-mkconfig usr/sbin/update-grub
+    etc/initramfs-tools etc/initramfs usr/sbin/update-initramfs usr/sbin/mkinitramfs
+    usr/bin/dracut usr/bin/mkinitcpio usr/bin/booster usr/sbin/zipl usr/sbin/flash-kernel
+    usr/sbin/u-boot-update usr/sbin/installkernel
 )
 
 _lab_say() { printf 'lab: %s\n' "$*" >&2; }
@@ -65,7 +77,8 @@ _lab_die() {
 # Package lists are fetched when there are none, or when they are a week old:
 # the archive drops superseded versions.
 _lab_lists() {
-    local lists=/var/lib/apt/lists
+    local lists
+    eval "$(apt-config shell lists Dir::State::lists/d)"
     if compgen -G "$lists/*_Packages*" >/dev/null &&
         [ -z "$(find "$lists" -maxdepth 0 -mtime +7)" ]; then
         return 0
@@ -83,11 +96,14 @@ _lab_update() {
 }
 
 lab_kernels() {
-    local flavour=${1:-$(dpkg --print-architecture)} releases first last
+    local flavour releases='' first last
     _lab_lists
-    # Exactly this flavour: "amd64" is not "cloud-amd64" or "rt-amd64".
-    releases=$(apt-cache pkgnames linux-headers- |
-        sed -nE "s/^linux-headers-([0-9]+\.[0-9]+\.[0-9][^-]*(-[0-9]+)?-$flavour)\$/\1/p" | sort -V)
+    # Debian names the flavour of most machines by the architecture, Ubuntu
+    # "generic". Exactly that: "amd64" is not "cloud-amd64" or "rt-amd64".
+    for flavour in ${1:-"$(dpkg --print-architecture)" generic}; do
+        [ -n "$releases" ] || releases=$(apt-cache pkgnames linux-headers- |
+            sed -nE "s/^linux-headers-([0-9]+\.[0-9]+\.[0-9][^-]*(-[0-9]+)?-$flavour)\$/\1/p" | sort -V)
+    done
     [ -n "$releases" ] || _lab_die "apt knows no linux-headers-*-$flavour" || return
     first=$(head -n1 <<<"$releases" | cut -d. -f1,2)
     last=$(tail -n1 <<<"$releases" | cut -d. -f1,2)
@@ -184,7 +200,10 @@ _lab_build_layer() {
         _lab_files $packages | while read -r file _; do
             dpkg-deb --fsys-tarfile "$LAB_CACHE/debs/$file" |
                 tar -x -C "$build" --no-same-owner --keep-directory-symlink || exit 1
-        done || return 1
+        done || {
+            rm -rf "$build"
+            return 1
+        }
         chmod 755 "$build"
         printf '%s\n' "$packages" >"$build/.packages"
         printf '%s\n' "$*" >"$build/.packages-asked"
@@ -219,6 +238,13 @@ lab_headers() { lab_layer --headers "headers-$1" "linux-headers-$1"; }
 
 lab_image() { lab_layer --only "image-$1" "linux-image-$1"; }
 
+lab_package() {
+    local version
+    lab_layer --only "package-$1" "$1" >/dev/null || return
+    version=$(cat "$LAB_CACHE"/layers/package-"$1"-*/.packages | sort -V | tail -n1)
+    printf '%s\n' "$LAB_CACHE/debs/$(_lab_files "$version" | cut -d' ' -f1)"
+}
+
 lab_tools() {
     local packages=(kmod)
     command -v gcc >/dev/null || packages+=(gcc libc6-dev)
@@ -229,17 +255,22 @@ lab_tools() {
 # ── roots ─────────────────────────────────────────────────────────────────────
 
 lab_blocked() {
-    if [ "$(id -u)" != 0 ]; then
-        echo "throw-away roots need root (mount namespaces and overlay mounts)"
+    local dir error
+    if [ "${1:-}" = root ] && [ -n "$LAB_USER" ]; then
+        echo "not root"
     elif ! command -v apt-get >/dev/null; then
         echo "no apt-get: the lab is made of Debian packages"
     elif ! command -v unshare >/dev/null; then
         echo "no unshare (package util-linux)"
-    elif ! unshare --mount --propagation private true 2>/dev/null; then
-        echo "this environment does not allow mount namespaces (unshare -m)"
-    elif mkdir -p "$LAB_ROOTS" && [ "$(stat -f -c %T "$LAB_ROOTS")" = overlayfs ]; then
+    elif ! lab_tools >/dev/null; then
+        echo "packages cannot be downloaded (apt-get update, apt-get download)"
+    elif ! { mkdir -p "$LAB_ROOTS" && [ "$(stat -f -c %T "$LAB_ROOTS")" != overlayfs ]; }; then
         echo "$LAB_ROOTS is on an overlay filesystem: set DKMS_TEST_ROOTS to a directory that is not"
+    elif dir=$(lab_new probe) && ! error=$(lab_root "$dir" 2>&1 && lab_run "$dir" true 2>&1); then
+        lab_drop "$dir" 2>/dev/null || rm -rf -- "$dir"
+        echo "no private mounts here (unshare, overlay${LAB_USER:+; as root there may be}): $error"
     else
+        lab_drop "$dir"
         return 1
     fi
 }
@@ -252,13 +283,14 @@ lab_new() {
 # The layer between the packages and this machine: overlay whiteouts (0:0
 # character devices) for all that must not show through.
 _lab_mask() {
-    local mask=$LAB_CACHE/mask-2 build path
+    local mask=$LAB_CACHE/mask-3 build path
     if [ ! -d "$mask" ]; then
         mkdir -p "$LAB_CACHE"
         build=$(mktemp -d "$LAB_CACHE/.mask-XXXXXX")
         for path in "${LAB_HIDDEN[@]}"; do
             mkdir -p "$build/${path%/*}"
-            mknod "$build/$path" c 0 0
+            # shellcheck disable=SC2086 # two words, or none
+            ${LAB_USER:+unshare} $LAB_USER mknod "$build/$path" c 0 0 || return 1
         done
         # Another process may have been faster; then ours is not needed.
         mv -T "$build" "$mask" 2>/dev/null || rm -rf "$build"
@@ -267,7 +299,8 @@ _lab_mask() {
 }
 
 lab_root() {
-    local dir=$1 layers=() binds=() sys=no top lower layer
+    local dir=$1 layers=() binds=() sys=no top lower layer options=redirect_dir=on
+    [ -z "$LAB_USER" ] || options=userxattr
     shift
     while [ $# -gt 0 ]; do
         case $1 in
@@ -283,19 +316,20 @@ lab_root() {
             _lab_die "DKMS_TEST_CACHE must not be below /usr, /etc or /var: overlays cannot nest" || return
             ;;
     esac
-    mkdir -p "$dir"/root/{usr,etc,var,boot,dev,proc,sys,run,root,home,mnt,opt,srv} "$dir"/root/tmp
-    chmod 1777 "$dir/root/tmp"
+    mkdir -p "$dir"/root/{boot,dev,proc,sys,run,root,home,mnt,opt,srv,tmp}
+    # Made here, these belong to us: without root, this machine's do not.
+    mkdir -p "$dir"/root/{etc,var/log,var/lib,var/cache,var/tmp,usr/lib/modules,usr/src,usr/local}
+    chmod 1777 "$dir"/root/tmp "$dir"/root/var/tmp
     ln -sfn usr/bin "$dir/root/bin"
     ln -sfn usr/sbin "$dir/root/sbin"
     ln -sfn usr/lib "$dir/root/lib"
     ln -sfn usr/lib64 "$dir/root/lib64"
-    mkdir -p "$dir"/root/usr/lib/modules "$dir"/root/usr/src
     # All mounts live in the private namespace of one call, made anew by each.
     {
         echo '#!/bin/sh'
         echo '# Made by lab_root: runs its arguments inside this throw-away root.'
         # shellcheck disable=SC2016 # for the script, not for now
-        echo '[ "$LAB_NAMESPACE" ] || LAB_NAMESPACE=1 exec unshare --mount --propagation private "$0" "$@"'
+        echo '[ "$LAB_NAMESPACE" ] || LAB_NAMESPACE=1 exec unshare '"$LAB_USER"' --mount --propagation private "$0" "$@"'
         echo 'set -e'
         for top in usr etc var; do
             lower=
@@ -303,8 +337,8 @@ lab_root() {
             for layer in "${layers[@]}"; do
                 [ ! -d "$layer/$top" ] || lower+=$layer/$top:
             done
-            printf 'mount -t overlay lab -o redirect_dir=on,lowerdir=%q,upperdir=%q,workdir=%q %q\n' \
-                "$lower/$top" "$dir/root/$top" "$dir/work/$top" "$dir/root/$top"
+            printf 'mount -t overlay lab -o %s,lowerdir=%q,upperdir=%q,workdir=%q %q\n' \
+                "$options" "$lower/$top" "$dir/root/$top" "$dir/work/$top" "$dir/root/$top"
         done
         printf 'mount --rbind /dev %q\nmount --rbind /proc %q\n' "$dir/root/dev" "$dir/root/proc"
         [ $sys = no ] || printf 'mount --rbind -o ro /sys %q\n' "$dir/root/sys"
@@ -327,6 +361,8 @@ lab_run() {
 
 lab_drop() {
     [ -x "$1/enter" ] || _lab_die "$1 is not a root of the lab" || return
+    # overlayfs leaves its work directories without any permission.
+    [ -z "$LAB_USER" ] || chmod -f u+rwx "$1"/work/*/work
     rm -rf -- "$1"
 }
 

@@ -20,11 +20,10 @@ impl Evaluator {
     /// Reads and expands one word. Several results (or none) come only from `"${NAME[@]}"`
     /// standing alone as an element.
     pub(super) fn word(&mut self, place: Place, input: &mut Cursor) -> Result<Vec<String>, Stop> {
-        if place == Place::Element {
-            if let Some(list) = self.whole_array(input)? {
+        if place == Place::Element
+            && let Some(list) = self.whole_array(input)? {
                 return Ok(list);
             }
-        }
         let listed = place != Place::Value;
         let mut text = String::new();
         // The last character if it was neither quoted nor expanded: tildes depend on it.

@@ -189,13 +189,12 @@ impl State {
         env: &mut GrubEnv,
         depth: usize,
     ) -> Truth {
-        if let [word] = words {
-            if let Some((name, value)) = assignment(word) {
+        if let [word] = words
+            && let Some((name, value)) = assignment(word) {
                 let value = self.variables.join(&value);
                 self.variables.set(&name, value);
                 return Truth::Yes;
             }
-        }
         let values: Vec<Value> = words.iter().flat_map(|word| self.variables.arguments(word)).collect();
         let Some((Value::Known(name), values)) = values.split_first() else {
             return Truth::Unknown("a command's name is known only at boot".into());

@@ -212,13 +212,12 @@ impl Test<'_> {
 
     fn term(&mut self) -> Result<Truth, String> {
         // A comparison first: `[ ! = x ]` and `[ -n = x ]` compare.
-        if let Some(operator) = self.word(1).filter(|word| OPERATORS.contains(word)).map(str::to_owned) {
-            if self.at + 2 < self.arguments.len() {
+        if let Some(operator) = self.word(1).filter(|word| OPERATORS.contains(word)).map(str::to_owned)
+            && self.at + 2 < self.arguments.len() {
                 let (left, right) = (self.next()?, self.arguments[self.at + 1].clone());
                 self.at += 2;
                 return Ok(compare(&left, &operator, &right));
             }
-        }
         if self.take("!") {
             return Ok(self.single()?.not());
         }
@@ -226,13 +225,12 @@ impl Test<'_> {
             let truth = self.either()?;
             return if self.take(")") { Ok(truth) } else { Err("a condition lacks its )".into()) };
         }
-        if let Some(operator) = self.word(0).filter(|word| UNARY.contains(word)).map(str::to_owned) {
-            if self.at + 1 < self.arguments.len() {
+        if let Some(operator) = self.word(0).filter(|word| UNARY.contains(word)).map(str::to_owned)
+            && self.at + 1 < self.arguments.len() {
                 self.at += 1;
                 let operand = self.next()?;
                 return Ok(self.unary(&operator, operand));
             }
-        }
         Ok(match self.next()? {
             Value::Known(text) => Truth::of(!text.is_empty()),
             Value::Unknown { why, .. } => Truth::Unknown(why),

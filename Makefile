@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# make            build/dkms, the static release binary
+# make install    into DESTDIR, for a FAMILY of distributions (detected)
+# make check      format, lints, shell scripts, unit and golden tests
+# make test       everything; installs what it needs when run as root, and says so
+# make demo       a kernel installation in a throw-away root
+# make bench      speed and memory beside the bare work and, where installed, dkms 3
+
+SHELL := /bin/bash
+PREFIX ?= /usr
+DESTDIR ?=
+CARGO ?= cargo
+
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+# musl where it is installed; else the gnu target, linked statically. The explicit --target keeps
+# crt-static away from proc macros, which cannot be static.
+MUSL := $(subst -gnu,-musl,$(TARGET))
+ifneq ($(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(MUSL)/lib),)
+TARGET := $(MUSL)
+endif
+STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(TARGET) \
+	--target-dir target/static
+
+.PHONY: all build/dkms install check test demo bench clean
+
+all: build/dkms
+
+build/dkms:
+	$(STATIC) --bin dkms
+	@mkdir -p build
+	@cmp -s target/static/$(TARGET)/release/dkms build/dkms || install -m 755 target/static/$(TARGET)/release/dkms build/dkms
+
+install: build/dkms
+	@packaging/install.sh "$(DESTDIR)" "$(PREFIX)" "$(FAMILY)"
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@tests/lib/shellcheck.sh
+	$(CARGO) test --locked --lib --bins
+	$(MAKE) build/dkms
+	$(CARGO) test --locked --test golden
+
+test: check
+	$(CARGO) test --locked --test '*' -- --nocapture
+
+demo: build/dkms
+	@tests/demo.sh
+
+bench: build/dkms
+	@benches/bench.sh
+
+clean:
+	$(CARGO) clean
+	rm -rf build

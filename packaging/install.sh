@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# make install: puts everything below DESTDIR, in the places of one family of distributions.
+# Usage: install.sh DESTDIR PREFIX [debian|redhat|arch|clear]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dest=$1 prefix=$2 family=${3:-}
+
+detect() {
+    local words
+    # shellcheck source=/dev/null
+    words=$(. /etc/os-release 2>/dev/null || . /usr/lib/os-release; echo "${ID:-} ${ID_LIKE:-}")
+    case " $words " in
+        *" debian "* | *" ubuntu "*) echo debian ;;
+        *" fedora "* | *" rhel "* | *" centos "* | *suse*) echo redhat ;;
+        *" arch "*) echo arch ;;
+        *" clear-linux-os "*) echo clear ;;
+        *) return 1 ;;
+    esac
+}
+
+if [ -z "$family" ] && ! family=$(detect); then
+    echo "make install: cannot tell the family of this distribution; say FAMILY=debian|redhat|arch|clear" >&2
+    exit 1
+fi
+
+program() { install -D -m 755 "$1" "$dest$2"; }
+data() { install -D -m 644 "$1" "$dest$2"; }
+# Settings belong to the administrator once they are there.
+settings() { [ -e "$dest$2" ] || data "$1" "$2"; }
+
+case $family in
+    # The hooks call /usr/sbin/dkms, which is /usr/bin/dkms where sbin is merged into bin.
+    arch) sbin=$prefix/bin ;;
+    debian | redhat | clear) sbin=$prefix/sbin ;;
+    *)
+        echo "make install: unknown FAMILY '$family', expected debian, redhat, arch or clear" >&2
+        exit 1
+        ;;
+esac
+program build/dkms "$sbin/dkms"
+program hooks/lib/common.postinst "$prefix/lib/dkms/common.postinst"
+program hooks/lib/dkms_autoinstaller "$prefix/lib/dkms/dkms_autoinstaller"
+data hooks/systemd/dkms.service "$prefix/lib/systemd/system/dkms.service"
+for plugin in install.d/*.install; do
+    program "$plugin" "$prefix/lib/kernel/$plugin"
+done
+program hooks/grub/zz_dkms /etc/grub.d/zz_dkms
+settings hooks/etc/framework.conf /etc/dkms/framework.conf
+install -d -m 755 "$dest/etc/dkms/framework.conf.d" "$dest/etc/dkms/policy.d" "$dest/var/lib/dkms"
+if [ "$family" = debian ]; then
+    for hook in hooks/kernel/*/dkms; do
+        program "$hook" "/etc/${hook#hooks/}"
+    done
+fi
+echo "installed for $family${dest:+ below $dest}"
