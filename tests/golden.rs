@@ -77,7 +77,8 @@ fn blocked() -> Option<String> {
             return Some(format!("{program} is not installed"));
         }
     }
-    match Command::new("unshare").args(namespaces()).args(["mount", "-t", "tmpfs", "golden", "/tmp"]).output() {
+    match Command::new("unshare").args(namespaces()).args(["mount", "-t", "tmpfs", "golden", "/tmp"]).output()
+    {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(format!("no namespaces: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(error) => Some(format!("unshare (util-linux): {error}")),
@@ -125,8 +126,9 @@ struct Differences {
 impl Bench {
     fn new(tests: &Path) -> Result<Self> {
         let listed = fs_err::read_to_string(tests.join("cases/differences.toml"))?;
-        let mut differences =
-            toml::from_str::<Differences>(&listed).context("reading tests/cases/differences.toml")?.difference;
+        let mut differences = toml::from_str::<Differences>(&listed)
+            .context("reading tests/cases/differences.toml")?
+            .difference;
         let other = std::env::var_os("DKMS_UNDER_TEST").map(PathBuf::from);
         let helpers = match &other {
             Some(path) => path.parent().map(|sbin| sbin.join("../lib/dkms")),
@@ -141,7 +143,11 @@ impl Bench {
             });
         } else {
             for difference in &differences {
-                ensure!(!difference.reason.trim().is_empty(), "a difference in {} has no reason", difference.case);
+                ensure!(
+                    !difference.reason.trim().is_empty(),
+                    "a difference in {} has no reason",
+                    difference.case
+                );
             }
             differences.clear();
         }
@@ -210,7 +216,10 @@ impl Bench {
             match step {
                 Step::Setup(line) => {
                     let complaint = read("err")?;
-                    ensure!(code.trim() == "0" && complaint.is_empty(), "setting up with {line}: {complaint}");
+                    ensure!(
+                        code.trim() == "0" && complaint.is_empty(),
+                        "setting up with {line}: {complaint}"
+                    );
                 }
                 Step::Command(line) => {
                     transcript += &format!("$ {line}\n");
@@ -284,9 +293,12 @@ fn quoted(stream: char, text: &str) -> String {
 }
 
 /// Path → what it is: `/` for a directory, ` -> target` for a link. Without an empty `build`
-/// directory, which dkms leaves in some states and nobody looks for.
+/// directory, which dkms leaves in some states and nobody looks for, and what each program keeps
+/// for itself.
 fn listing(found: &str) -> BTreeMap<String, String> {
-    let ours = |path: &str| path.starts_with("/var/lib/dkms/.hooks") || path.ends_with("/dkms_dbversion");
+    let own = |path: &str| {
+        path.contains("/.hooks/") || path.ends_with("/.hooks") || path.ends_with("/dkms_dbversion")
+    };
     let mut listing: BTreeMap<_, _> = found
         .lines()
         .filter_map(|line| {
@@ -299,7 +311,7 @@ fn listing(found: &str) -> BTreeMap<String, String> {
             };
             Some((path.replacen("/usr/lib/modules", "/lib/modules", 1), what))
         })
-        .filter(|(path, _)| !ours(path))
+        .filter(|(path, _)| !own(path))
         .collect();
     let paths: Vec<_> = listing.keys().cloned().collect();
     for (number, path) in paths.iter().enumerate() {
@@ -316,16 +328,17 @@ fn listing(found: &str) -> BTreeMap<String, String> {
 fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> String {
     let mut lines = Vec::new();
     for (path, what) in before {
-        let parent_went = path.rsplit_once('/').is_some_and(|(parent, _)| {
-            before.contains_key(parent) && !after.contains_key(parent)
-        });
+        let parent_went = path
+            .rsplit_once('/')
+            .is_some_and(|(parent, _)| before.contains_key(parent) && !after.contains_key(parent));
         if after.get(path) != Some(what) && !parent_went {
             lines.push((path, format!("- {path}{what}\n")));
         }
     }
     for (path, what) in after {
         let within = format!("{path}/");
-        let shows = what == "/" && after.range(within.clone()..).next().is_some_and(|(next, _)| next.starts_with(&within));
+        let shows = what == "/"
+            && after.range(within.clone()..).next().is_some_and(|(next, _)| next.starts_with(&within));
         if before.get(path) != Some(what) && !shows {
             lines.push((path, format!("+ {path}{what}\n")));
         }
@@ -348,7 +361,10 @@ impl Normal {
             (format!(r"(make.*) -j{jobs}( |$)"), "$1 -jN$2"),
             (regex::escape(&release), "RUNNING"),
             (regex::escape(&machine), "x86_64"),
-            (r"(?m)(Mon|Tue|Wed|Thu|Fri|Sat|Sun) .*[0-9]:[0-9][0-9]:[0-9][0-9].* [0-9]{4}$".to_owned(), "DATE"),
+            (
+                r"(?m)(Mon|Tue|Wed|Thu|Fri|Sat|Sun) .*[0-9]:[0-9][0-9]:[0-9][0-9].* [0-9]{4}$".to_owned(),
+                "DATE",
+            ),
             // The signing prologue: cases for signing come with signing itself.
             (r"(?m)^(1\| Sign command: .*\n)?1\| .*modules won't be signed\n1\|\n".to_owned(), ""),
             (r"elapsed time: [0-9][0-9]:[0-9][0-9]:[0-9][0-9]".to_owned(), "elapsed time: hh:mm:ss"),

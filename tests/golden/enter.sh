@@ -18,21 +18,27 @@ mkdir -p "$root"/{usr,dev,proc,tmp,run,root,boot,.golden,.overlay/usr,.overlay/w
 for link in bin sbin lib lib32 libx32 lib64; do
     [ ! -L /$link ] || cp -P /$link "$root/$link"
 done
+# Where something is added, the directories must be ours: an ordinary user's
+# namespace may not write into root's, not even above an overlay.
+sbin=$(realpath /usr/sbin)
+mkdir -p "$root/.overlay$sbin" "$root"/.overlay/usr/{src,lib/modules,lib/dkms}
 # Without the privileges of the first user namespace, overlayfs keeps its notes
 # in user.* attributes, where the tmpfs has those (6.6).
 overlay=lowerdir=/usr,upperdir=$root/.overlay/usr,workdir=$root/.overlay/work
 mount -t overlay golden -o "$overlay" "$root/usr" 2>/dev/null ||
     mount -t overlay golden -o "userxattr,$overlay" "$root/usr"
 for hidden in src lib/modules lib/dkms; do
-    mkdir -p "$root/usr/$hidden"
     mount -t tmpfs golden "$root/usr/$hidden"
 done
 for shared in alternatives ld.so.cache ld.so.conf ld.so.conf.d; do
-    [ ! -e "/etc/$shared" ] || cp -a "/etc/$shared" "$root/etc/"
+    [ ! -e "/etc/$shared" ] || cp -rP "/etc/$shared" "$root/etc/"
 done
-cp -rP "$base/etc" "$base/usr" "$root/"
+cp -rP "$base/etc" "$root/"
+cp "$base"/usr/sbin/* "$root$sbin/"
 [ -z "$helpers" ] || cp -rP "$helpers/." "$root/usr/lib/dkms/"
-cp "$dkms" "$root/usr/sbin/dkms"
+rm -f "$root$sbin/dkms"
+touch "$root$sbin/dkms"
+mount --bind "$dkms" "$root$sbin/dkms"
 for release in "$K1" "$K2"; do
     mkdir -p "$root/usr/lib/modules/$release/kernel" "$root/usr/src"
     cp -r "$base/kbuild" "$root/usr/src/linux-headers-$release"
