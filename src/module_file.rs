@@ -6,9 +6,10 @@ use std::borrow::Cow;
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
-use object::{Object, ObjectKind, ObjectSection};
+use object::{Architecture, Object, ObjectKind, ObjectSection};
 
 use crate::kernel::{KernelConfig, KernelRelease};
+use crate::module::Arch;
 
 /// How module files are compressed for a kernel (kernel/module/Kconfig, MODULE_COMPRESS_*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,15 +174,42 @@ pub fn kernel_vermagic(kernel: &KernelRelease, config: &KernelConfig) -> Option<
     ))
 }
 
-/// Checks that a kernel would take a module for what it is meant to be: an ELF module of this
-/// name whose vermagic fits. `name` is the file's stem. The error says which of these failed.
-pub fn check_loadable(
-    image: &[u8],
-    name: &str,
-    kernel: &KernelRelease,
-    vermagic: Option<&str>,
-) -> Result<ModInfo> {
+/// What a module has to be for a kernel to take it.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The module's own name.
+    pub name: &'a str,
+    pub kernel: &'a KernelRelease,
+    /// `uname -m` of the machines that the kernel runs on.
+    pub arch: &'a Arch,
+    /// The kernel's vermagic, where it could be found out; else its release alone is compared.
+    pub vermagic: Option<&'a str>,
+}
+
+/// The machine that an architecture's modules are for; nothing for one that we do not know.
+fn machine(arch: &Arch) -> Option<Architecture> {
+    Some(match arch.as_str() {
+        "x86_64" => Architecture::X86_64,
+        "i386" | "i486" | "i586" | "i686" => Architecture::I386,
+        "aarch64" => Architecture::Aarch64,
+        "ppc64" | "ppc64le" => Architecture::PowerPc64,
+        "riscv64" => Architecture::Riscv64,
+        "s390x" => Architecture::S390x,
+        "loongarch64" => Architecture::LoongArch64,
+        arm if arm.starts_with("armv") => Architecture::Arm,
+        _ => return None,
+    })
+}
+
+/// Checks that a kernel would take a module for what it is meant to be: an ELF module for its
+/// machine, of this name, whose vermagic fits. The error says which of these failed.
+pub fn check_loadable(image: &[u8], wanted: Wanted<'_>) -> Result<ModInfo> {
+    let Wanted { name, kernel, arch, vermagic } = wanted;
     let info = ModInfo::read(image)?;
+    let built_for = object::File::parse(image).context("it is not an ELF file")?.architecture();
+    if machine(arch).is_some_and(|machine| machine != built_for) {
+        bail!("it is built for {built_for:?}, not for {arch}");
+    }
     // Kernels before 4.13 wrote no name.
     if let Some(own) = info.get("name")
         && canonical(own) != canonical(name)
@@ -228,6 +256,19 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn check(image: &[u8], arch: &str, vermagic: Option<&str>) -> Result<ModInfo> {
+        let (kernel, arch) = (release("6.1"), Arch::new(arch).unwrap());
+        check_loadable(image, Wanted { name: "foo", kernel: &kernel, arch: &arch, vermagic })
+    }
+
+    #[rstest]
+    #[case::x86("x86_64", true)]
+    #[case::arm("aarch64", false)]
+    #[case::unheard_of("vax", true)]
+    fn a_module_is_for_one_machine(#[case] arch: &str, #[case] fits: bool) {
+        assert_eq!(check(&module(b"name=foo\0vermagic=6.1 SMP \0"), arch, None).is_ok(), fits);
+    }
+
     #[rstest]
     #[case::same("6.1 SMP mod_unload ", "6.1 SMP mod_unload ", false, true)]
     #[case::other_release("6.1-55 SMP modversions ", "6.1-56 SMP modversions ", false, false)]
@@ -251,7 +292,7 @@ mod tests {
     )]
     #[case::no_magic(b"name=foo\0", Some("no vermagic"))]
     fn a_module_is_checked_by_name_and_vermagic(#[case] info: &[u8], #[case] problem: Option<&str>) {
-        let checked = check_loadable(&module(info), "foo", &release("6.1"), Some("6.1 SMP mod_unload "));
+        let checked = check(&module(info), "x86_64", Some("6.1 SMP mod_unload "));
         match problem {
             None => assert_eq!(checked.unwrap().get("name"), Some("foo")),
             Some(words) => assert!(format!("{:#}", checked.unwrap_err()).contains(words)),
@@ -260,7 +301,7 @@ mod tests {
 
     #[test]
     fn rubbish_is_no_module() {
-        assert!(check_loadable(b"not an ELF file", "foo", &release("6.1"), None).is_err());
+        assert!(check(b"not an ELF file", "x86_64", None).is_err());
     }
 
     #[rstest]

@@ -9,7 +9,7 @@ use fs_err as fs;
 use super::log::MakeLog;
 use super::{Build, Product};
 use crate::failure::Failure;
-use crate::module_file::{Compression, check_loadable, kernel_vermagic};
+use crate::module_file::{Compression, Wanted, check_loadable, kernel_vermagic};
 use crate::sys::files;
 use crate::sys::tools::{Run, Tool};
 use crate::tree::transaction::{Applied, Transaction};
@@ -43,8 +43,13 @@ pub(super) fn keep(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result
     let compression = Compression::of_kernel(&build.kernel.config);
     for product in &products {
         let image = fs::read(&product.path)?;
-        if let Err(error) = check_loadable(&image, &product.built, &build.target.kernel, vermagic.as_deref())
-        {
+        let wanted = Wanted {
+            name: &product.built,
+            kernel: &build.target.kernel,
+            arch: &build.target.arch,
+            vermagic: vermagic.as_deref(),
+        };
+        if let Err(error) = check_loadable(&image, wanted) {
             let why = format!("{error:#}.\nConsult {} for how it was built.", log.path().display());
             return Err(Failure::NotLoadable { file: product.path.display().to_string(), why }.into());
         }

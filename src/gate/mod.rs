@@ -10,7 +10,7 @@ pub mod verdict;
 use anyhow::Result;
 
 use crate::conf::directives::ModuleConf;
-use crate::conf::policy::{OnFailure, Policy};
+use crate::conf::policy::{Generator, OnFailure, Policy};
 use crate::kernel::KernelRelease;
 use crate::sys::files;
 use crate::sys::report::Report;
@@ -175,11 +175,12 @@ impl Gate<'_> {
         Ok(Some(proven))
     }
 
-    /// What the initramfs has to be if nobody makes it after us.
+    /// What the initramfs has to be if nobody makes it after us: a module that the machine needs to
+    /// boot is loaded from there, unless the policy says that this machine has none.
     pub fn image_now(&self, kernel: &KernelRelease) -> Image {
-        match crate::initramfs::generator(self.policy.generator) {
-            None => Image::NotNeeded,
-            Some(_) => Image::Needed(crate::initramfs::images(self.tree, kernel)),
+        match self.policy.generator {
+            Generator::None => Image::NotNeeded,
+            _ => Image::Needed(crate::initramfs::images(self.tree, kernel)),
         }
     }
 

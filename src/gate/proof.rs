@@ -11,7 +11,7 @@ use fs_err as fs;
 
 use super::verdict::Critical;
 use crate::kernel::KernelRelease;
-use crate::module_file::{self, canonical, check_loadable, kernel_vermagic};
+use crate::module_file::{self, Wanted, canonical, check_loadable, kernel_vermagic};
 use crate::sys::files;
 use crate::tree::Tree;
 
@@ -48,7 +48,10 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
                 Found::Nowhere => {
                     proof.missing.push(format!("{name}: kernel {kernel} has no module {module}"))
                 }
-                Found::File(path) => match check(&path, module, kernel, vermagic.as_deref()) {
+                Found::File(path) => match check(
+                    &path,
+                    Wanted { name: module, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() },
+                ) {
                     Ok(time) => newest = newest.max(Some((time, path))),
                     Err(error) => {
                         proof.missing.push(format!("{name}: {} cannot be loaded: {error:#}", path.display()));
@@ -69,10 +72,10 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
 }
 
 /// Checks one file and tells when it was put there.
-fn check(path: &Path, module: &str, kernel: &KernelRelease, vermagic: Option<&str>) -> Result<SystemTime> {
+fn check(path: &Path, wanted: Wanted<'_>) -> Result<SystemTime> {
     let bytes = fs::read(path)?;
     let image = module_file::unpacked(&bytes)?;
-    check_loadable(&image, module, kernel, vermagic)?;
+    check_loadable(&image, wanted)?;
     Ok(fs::metadata(path)?.modified()?)
 }
 
@@ -86,7 +89,10 @@ fn image_problem(
     let (Image::Needed(paths) | Image::Later(paths)) = image else { return None };
     let time = |path: &PathBuf| Some((fs::metadata(path).ok()?.modified().ok()?, path.clone()));
     match paths.iter().filter_map(time).max() {
-        None => Some(format!("there is no initramfs for kernel {kernel}")),
+        None => Some(format!(
+            "there is no initramfs for kernel {kernel} (if this machine boots without one, say so in the policy: \
+             [initramfs] generator = \"none\")"
+        )),
         Some((time, path)) if time < modules => {
             Some(format!("the initramfs {} is older than {}", path.display(), module.display()))
         }

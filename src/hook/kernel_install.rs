@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::{Event, announce, bring_up_to_date, holds_by_itself, target};
 use crate::commands::session::Session;
 use crate::commands::{Caller, kernel_gone, prove_installed, report_error};
-use crate::conf::policy::OnFailure;
+use crate::conf::policy::{Generator, OnFailure};
 use crate::gate::proof::Image;
 use crate::gate::verdict::Standing;
 use crate::initramfs;
@@ -107,10 +107,9 @@ fn image(session: &Session, kernel: &KernelRelease, initrds: Vec<PathBuf>) -> Re
         images.extend(initramfs::initrds_in(&tree.path(Path::new(&staging))));
     }
     images.extend(initramfs::images(tree, kernel));
-    let policy = session.policy()?;
-    let none_wanted = std::env::var_os("KERNEL_INSTALL_INITRD_GENERATOR").is_some_and(|name| name == "none");
-    let generator = initramfs::generator(policy.generator).filter(|_| !none_wanted);
-    Ok(if generator.is_none() && images.is_empty() { Image::NotNeeded } else { Image::Needed(images) })
+    let configured = std::env::var_os("KERNEL_INSTALL_INITRD_GENERATOR").is_some_and(|name| name == "none");
+    let none_wanted = configured || session.policy()?.generator == Generator::None;
+    Ok(if none_wanted && images.is_empty() { Image::NotNeeded } else { Image::Needed(images) })
 }
 
 #[cfg(test)]

@@ -21,9 +21,10 @@ impl Evaluator {
     /// standing alone as an element.
     pub(super) fn word(&mut self, place: Place, input: &mut Cursor) -> Result<Vec<String>, Stop> {
         if place == Place::Element
-            && let Some(list) = self.whole_array(input)? {
-                return Ok(list);
-            }
+            && let Some(list) = self.whole_array(input)?
+        {
+            return Ok(list);
+        }
         let listed = place != Place::Value;
         let mut text = String::new();
         // The last character if it was neither quoted nor expanded: tildes depend on it.

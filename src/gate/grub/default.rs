@@ -83,7 +83,12 @@ pub(super) fn choose(script: &Script) -> Result<Choice<'_>, String> {
         path.push(entry);
         by_mistake |= !found && !part.is_empty();
         match &entry.content {
-            Content::Submenu(inside) => (entries, rest) = (inside, further),
+            Content::Submenu(menu) => {
+                if let Some(why) = &menu.lost {
+                    return Err(format!("the submenu '{}' is not known: {why}", entry.title));
+                }
+                (entries, rest) = (&menu.entries, further);
+            }
             Content::Boot(_) => return Ok(Choice { first: entry, path, wanted, by_mistake }),
         }
     }
@@ -102,13 +107,27 @@ fn split(spec: &str) -> (String, &str) {
     (part, "")
 }
 
+/// The number that GRUB reads in a part: whatever begins with one is one ("6.1" is 6), in C's
+/// notation.
+pub(super) fn number(part: &str) -> Option<usize> {
+    let part = part.trim_start();
+    let (digits, radix) = match part.strip_prefix("0x") {
+        Some(hex) => (hex, 16),
+        None if part.starts_with('0') => (part, 8),
+        None => (part, 10),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    usize::from_str_radix(&digits[..end], radix).ok()
+}
+
 /// The entry that a part names (by index, title or id), or else the first, and whether it does.
 pub(super) fn pick<'a>(entries: &'a [Entry], part: &str) -> Result<(&'a Entry, bool), String> {
-    let named = match part.parse::<usize>() {
-        Ok(index) => Some(index).filter(|index| *index < entries.len()),
-        Err(_) => entries.iter().position(|entry| entry.title == part || entry.id.as_deref() == Some(part)),
+    let number = number(part);
+    let named = match number {
+        Some(index) => Some(index).filter(|index| *index < entries.len()),
+        None => entries.iter().position(|entry| entry.title == part || entry.id.as_deref() == Some(part)),
     };
-    let counted = named.is_none() || part.parse::<usize>().is_ok();
+    let counted = named.is_none() || number.is_some();
     let index = named.unwrap_or(0);
     let entry = entries.get(index).ok_or("the menu has no entries")?;
     // By name, only the entry itself must be sure to be there; by number, all before it too.
@@ -148,6 +167,10 @@ mod tests {
         OLD
     )]
     #[case::number_path("1>2", OLD)]
+    #[case::number_with_letters("1x>2", OLD)]
+    #[case::hexadecimal("0x1>2", OLD)]
+    #[case::spaces("1 > 2", OLD)]
+    #[case::sign("+1>2", NEW)]
     #[case::mixed_path("1>gnulinux-6.1.0-55-amd64-advanced-U", OLD)]
     #[case::recovery("1>3", OLD)]
     #[case::submenu_alone("1", NEW)]
@@ -208,7 +231,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::custom_file_wins("", "set default=1>1", OLD)]
+    #[case::custom_file_wins("", "set default='1>1'", OLD)]
     #[case::custom_entry_before("menuentry x { chainloader +1; }\n", "", NEW)]
     fn what_comes_later_counts(#[case] after: &str, #[case] custom: &str, #[case] want: &str) {
         let cfg = Machine { after, ..LEAN }.cfg();
@@ -224,6 +247,20 @@ mod tests {
         "if keystatus --shift; then default=1; fi",
         "whether keystatus succeeds is known only at boot"
     )]
+    #[case::function_with_arguments("function f { set default=\"$1>$2\"; }\nf 1 2", OLD)]
+    #[case::function_that_fails("function f { return 1; }\nif f; then true; else set default='1>2'; fi", OLD)]
+    #[case::negated_command("if ! false; then set default='1>2'; fi", OLD)]
+    #[case::status("false\nif [ $? = 1 ]; then set default='1>2'; fi", OLD)]
+    #[case::status_passed_on(
+        "function f { false; return; }\nif f; then true; else set default='1>2'; fi",
+        OLD
+    )]
+    #[case::submenu_with_a_default(
+        "submenu s --id s { set default=1\n menuentry a { true; }; }\nset default=s",
+        "the submenu 's' is not known: it sets a default of its own"
+    )]
+    #[case::list("for x in 0 1; do set default=\"$x>2\"; done", OLD)]
+    #[case::loop_matters("while sleep; do set default=1; done", "a loop runs an unknown number of times")]
     #[case::no_matter("if keystatus --shift; then timeout=9; fi", NEW)]
     #[case::both_ways_alike("if keystatus; then set default=1; else set default=1; fi", NEW)]
     #[case::other_file("source /boot/more.cfg", "/boot/more.cfg may add to it")]
@@ -231,7 +268,7 @@ mod tests {
     #[case::another_environment("load_env -f /boot/efi/env default", "/boot/efi/env may set it")]
     #[case::doubted_entry(
         "set default=uefi-firmware",
-        "which entry is number 2 is in doubt: $? is known only at boot"
+        "which entry is number 2 is in doubt: whether fwsetup succeeds is known only at boot"
     )]
     #[case::behind_a_doubted_entry(
         "menuentry after { chainloader +1; }\nif sleep; then menuentry b { true; }; fi\nset default=3",

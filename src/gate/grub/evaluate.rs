@@ -76,6 +76,11 @@ impl State {
                 break;
             }
             truth = self.statement(statement, env, depth);
+            match &truth {
+                Truth::Yes => self.variables.set("?", Value::Known("0".to_owned())),
+                Truth::No => self.variables.set("?", Value::Known("1".to_owned())),
+                Truth::Unknown(why) => self.variables.forget(&["?"], why),
+            }
         }
         truth
     }
@@ -190,11 +195,12 @@ impl State {
         depth: usize,
     ) -> Truth {
         if let [word] = words
-            && let Some((name, value)) = assignment(word) {
-                let value = self.variables.join(&value);
-                self.variables.set(&name, value);
-                return Truth::Yes;
-            }
+            && let Some((name, value)) = assignment(word)
+        {
+            let value = self.variables.join(&value);
+            self.variables.set(&name, value);
+            return Truth::Yes;
+        }
         let values: Vec<Value> = words.iter().flat_map(|word| self.variables.arguments(word)).collect();
         let Some((Value::Known(name), values)) = values.split_first() else {
             return Truth::Unknown("a command's name is known only at boot".into());
@@ -241,8 +247,15 @@ impl State {
             "source" | "." => self.source(arguments, env, depth),
             "return" => {
                 self.returned = true;
-                Truth::Yes
+                match arguments
+                    .first()
+                    .map_or_else(|| self.variables.get("?"), |word| Value::Known(word.clone()))
+                {
+                    Value::Known(status) => Truth::of(matches!(status.as_str(), "0" | "")),
+                    Value::Unknown { why, .. } => Truth::Unknown(why),
+                }
             }
+            "!" => self.command(&words[1..], block, env, depth).not(),
             _ if self.boot.is_some() => self.load(name, &shown, env),
             "configfile" | "normal" | "legacy_configfile" | "syslinux_configfile" => {
                 self.lose(format!("{} takes over", arguments.first().map_or("another file", String::as_str)));
@@ -354,12 +367,14 @@ impl State {
         }
         let mut inside = self.clone();
         let content = if submenu {
-            inside.menu.entries.clear();
+            inside.menu = Menu::default();
             if depth < MAX_DEPTH {
                 inside.list(block, env, depth + 1);
             }
-            self.menu.lost = inside.menu.lost.take();
-            Content::Submenu(inside.menu.entries)
+            if inside.variables.get("default") != self.variables.get("default") {
+                inside.lose("it sets a default of its own".to_owned());
+            }
+            Content::Submenu(inside.menu)
         } else {
             inside.boot = Some(Boot::default());
             inside.list(block, env, depth);

@@ -111,7 +111,7 @@ fn candidate<'a>(
     let fits = |path: &Vec<&'a Entry>| {
         let entry = path.last()?;
         let kernel = entry.kernel().filter(|kernel| may_boot(kernel))?;
-        let sure = path.iter().all(|entry| entry.doubt.is_none());
+        let sure = path.iter().all(|entry| entry.uncertain().is_none());
         (sure && !entry.recovery() && entry.boot()?.xen == xen).then(|| (kernel, path.clone()))
     };
     let mut all: Vec<(KernelRelease, Vec<&Entry>)> = script.menu.boots().iter().filter_map(fits).collect();

@@ -10,7 +10,7 @@ use crate::kernel::KernelRelease;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Menu {
     pub entries: Vec<Entry>,
-    /// Why there may be entries that are not listed here.
+    /// Why its entries or its default may be other than what is listed here.
     pub lost: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub struct Entry {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    Submenu(Vec<Entry>),
+    Submenu(Menu),
     Boot(Boot),
 }
 
@@ -62,7 +62,7 @@ impl Menu {
                 let mut path = above.to_vec();
                 path.push(entry);
                 match &entry.content {
-                    Content::Submenu(entries) => walk(entries, &path, out),
+                    Content::Submenu(menu) => walk(&menu.entries, &path, out),
                     Content::Boot(_) => out.push(path),
                 }
             }
@@ -74,6 +74,14 @@ impl Menu {
 }
 
 impl Entry {
+    /// Why it cannot be relied on: it may be absent, or its menu may be another.
+    pub(super) fn uncertain(&self) -> Option<&String> {
+        match &self.content {
+            Content::Submenu(menu) => self.doubt.as_ref().or(menu.lost.as_ref()),
+            Content::Boot(_) => self.doubt.as_ref(),
+        }
+    }
+
     /// What it boots; none for a submenu.
     pub fn boot(&self) -> Option<&Boot> {
         match &self.content {
@@ -258,6 +266,14 @@ fi
             (boot.initrds.as_slice(), boot.arguments.as_slice()),
             (&["/boot/initrd-6.1-a".to_owned()][..], &["root=x".to_owned()][..])
         );
+    }
+
+    #[test]
+    fn a_submenu_from_another_file_leaves_the_others_known() {
+        let menu =
+            parse("submenu s { configfile $prefix/grub-btrfs.cfg }\nmenuentry a { linux /vmlinuz-6.1; }");
+        let Content::Submenu(inside) = &menu.entries[0].content else { panic!() };
+        assert_eq!((menu.lost, inside.lost.as_deref()), (None, Some("(beside)/grub-btrfs.cfg takes over")));
     }
 
     #[rstest]

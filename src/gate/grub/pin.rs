@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The text of an override: a default, under the conditions that make it safe. Decides nothing.
 
-use super::default::pick;
+use super::default::{number, pick};
 use super::menu::{Content, Entry, Menu};
 use crate::kernel::KernelRelease;
 
@@ -121,7 +121,7 @@ pub(super) fn spellings(menu: &Menu, path: &[&Entry]) -> Vec<String> {
             .take(MAX_SPELLINGS)
             .collect();
         if let Content::Submenu(inside) = &entry.content {
-            entries = inside;
+            entries = &inside.entries;
         }
     }
     all
@@ -134,7 +134,7 @@ pub(super) fn indirect_spellings(menu: &Menu, path: &[&Entry]) -> Vec<String> {
     for (level, entry) in path.iter().enumerate().rev() {
         let above = level.checked_sub(1).and_then(|above| path.get(above));
         let siblings = match above.map(|above| &above.content) {
-            Some(Content::Submenu(inside)) => inside,
+            Some(Content::Submenu(inside)) => &inside.entries,
             _ => &menu.entries,
         };
         if !siblings.first().is_some_and(|first| std::ptr::eq(first, *entry)) {
@@ -151,8 +151,7 @@ pub(super) fn indirect_spellings(menu: &Menu, path: &[&Entry]) -> Vec<String> {
 fn names(entries: &[Entry], entry: &Entry) -> Vec<String> {
     let index = entries.iter().position(|other| std::ptr::eq(other, entry));
     // GRUB reads what begins with a digit as a number.
-    let worded =
-        entry.id.iter().chain([&entry.title]).filter(|n| !n.starts_with(|c: char| c.is_ascii_digit()));
+    let worded = entry.id.iter().chain([&entry.title]).filter(|name| number(name).is_none());
     let mut names: Vec<String> = worded
         .filter(|name| !name.is_empty() && !name.contains("${"))
         .cloned()

@@ -139,6 +139,15 @@ fn word(chars: &mut Chars, line: &mut usize) -> Result<Word, String> {
                 chars.next();
                 variable(chars, &mut word, false, *line)?;
             }
+            // GRUB refuses them within words and has no use for the others yet.
+            '{' | '}' if word.is_empty() => {
+                chars.next();
+                push(&mut word, c, false);
+                if chars.peek().is_some_and(|&c| !c.is_whitespace() && c != ';') {
+                    return Err(format!("line {line}: {c} is out of place"));
+                }
+            }
+            '{' | '}' | '<' | '>' | '|' | '&' => return Err(format!("line {line}: {c} is out of place")),
             _ => {
                 chars.next();
                 push(&mut word, c, false);
@@ -441,6 +450,8 @@ mod tests {
     #[rstest]
     #[case::if_without_end("a\nif b; then c\n", "line 2: the file ends before elif or else or fi")]
     #[case::stray_brace("a\n}\n", "line 2: } is out of place")]
+    #[case::sign("set default=1>2\n", "line 1: > is out of place")]
+    #[case::brace_in_word("a\nb=x{y}\n", "line 2: { is out of place")]
     #[case::open_quote("a\nb 'c\n\n", "line 2: a quote is never closed")]
     fn mistakes_are_told_with_their_line(#[case] source: &str, #[case] want: &str) {
         assert_eq!(parse(source).1.as_deref(), Some(want));
