@@ -47,12 +47,8 @@ fn main() -> Result<()> {
                 .with_ignored_flag(blocked.is_some())
         })
         .collect();
-    let names: Vec<_> = cases.iter().map(|path| name_of(path)).collect();
-    trials.push(Trial::test("listed_differences_name_cases", move || {
-        match bench.differences.iter().find(|difference| !names.contains(&difference.case)) {
-            Some(difference) => Err(format!("no such case: {}", difference.case).into()),
-            None => Ok(()),
-        }
+    trials.push(Trial::test("listed_differences_are_of_something", move || {
+        bench.check_list(&cases).map_err(|error| format!("{error:#}").into())
     }));
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -94,6 +90,9 @@ struct Bench {
     helpers: Option<PathBuf>,
     /// Those that apply to the dkms under test.
     differences: Vec<Difference>,
+    everywhere: Vec<Everywhere>,
+    /// Whether it is not our dkms that is under test.
+    other: bool,
     update: bool,
     normal: Normal,
 }
@@ -105,6 +104,9 @@ struct Difference {
     case: String,
     /// The command whose block differs, or `tree`.
     command: String,
+    /// Which one, where a case has that command several times; the first without it.
+    #[serde(default = "first")]
+    nth: usize,
     /// Only versions that begin like this; all without it.
     dkms: Option<String>,
     /// Lines of `expected`. None: `theirs` come first in the block.
@@ -116,9 +118,25 @@ struct Difference {
     reason: String,
 }
 
+/// A wording that differs in many cases.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Everywhere {
+    dkms: Option<String>,
+    /// A regex, for the text of `expected`; `^` and `$` are the ends of a line.
+    ours: String,
+    /// What stands there instead; `$1` is the first group.
+    theirs: String,
+    reason: String,
+    #[serde(skip)]
+    pattern: Option<Regex>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Differences {
+    #[serde(default)]
+    everywhere: Vec<Everywhere>,
     #[serde(default)]
     difference: Vec<Difference>,
 }
@@ -126,37 +144,34 @@ struct Differences {
 impl Bench {
     fn new(tests: &Path) -> Result<Self> {
         let listed = fs_err::read_to_string(tests.join("cases/differences.toml"))?;
-        let mut differences = toml::from_str::<Differences>(&listed)
-            .context("reading tests/cases/differences.toml")?
-            .difference;
+        let Differences { mut everywhere, mut difference } =
+            toml::from_str(&listed).context("reading tests/cases/differences.toml")?;
+        for rule in &mut everywhere {
+            rule.pattern = Some(Regex::new(&format!("(?m){}", rule.ours))?);
+        }
+        let mut reasons =
+            everywhere.iter().map(|rule| &rule.reason).chain(difference.iter().map(|d| &d.reason));
+        ensure!(reasons.all(|reason| !reason.trim().is_empty()), "a listed difference has no reason");
         let other = std::env::var_os("DKMS_UNDER_TEST").map(PathBuf::from);
         let helpers = match &other {
             Some(path) => path.parent().map(|sbin| sbin.join("../lib/dkms")),
             None => Some(tests.join("../hooks/lib")),
         };
         if let Some(path) = &other {
-            let output = Command::new(path).arg("--version").stdin(Stdio::null()).output()?;
-            let line = String::from_utf8_lossy(&output.stdout).into_owned();
-            let version = line.trim().rsplit(['-', ' ']).next().unwrap_or_default().to_owned();
-            differences.retain(|difference| {
-                difference.dkms.as_ref().is_none_or(|prefix| version.starts_with(prefix.as_str()))
-            });
-        } else {
-            for difference in &differences {
-                ensure!(
-                    !difference.reason.trim().is_empty(),
-                    "a difference in {} has no reason",
-                    difference.case
-                );
-            }
-            differences.clear();
+            let version = version(path)?;
+            let applies =
+                |dkms: &Option<String>| dkms.as_ref().is_none_or(|prefix| version.starts_with(prefix));
+            everywhere.retain(|rule| applies(&rule.dkms));
+            difference.retain(|difference| applies(&difference.dkms));
         }
         let ours = std::env::var_os("DKMS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dkms").into());
         Ok(Self {
             equipment: tests.join("golden"),
+            other: other.is_some(),
             dkms: fs_err::canonicalize(other.unwrap_or(ours.into()))?,
             helpers: helpers.filter(|path| path.is_dir()),
-            differences,
+            differences: difference,
+            everywhere,
             update: std::env::var_os("UPDATE").is_some(),
             normal: Normal::new()?,
         })
@@ -170,12 +185,32 @@ impl Bench {
             return Ok(fs_err::write(path, got)?);
         }
         let mut expected = fs_err::read_to_string(&path)?;
-        for difference in self.differences.iter().filter(|difference| difference.case == name_of(case)) {
-            expected = difference.apply(&expected)?;
+        if self.other {
+            for rule in &self.everywhere {
+                expected = rule.apply(&expected);
+            }
+            for difference in self.differences.iter().filter(|difference| difference.case == name_of(case)) {
+                expected = difference.apply(&expected)?;
+            }
         }
         if expected != got {
             let diff = similar::TextDiff::from_lines(&expected, &got);
             bail!("{}", diff.unified_diff().context_radius(4).header("expected", "got"));
+        }
+        Ok(())
+    }
+
+    /// Nothing in the list is left over from a case that went or changed.
+    fn check_list(&self, cases: &[PathBuf]) -> Result<()> {
+        let mut unused: Vec<_> = self.everywhere.iter().collect();
+        for case in cases {
+            let expected = fs_err::read_to_string(case.join("expected"))?;
+            unused.retain(|rule| rule.apply(&expected) == expected);
+        }
+        ensure!(unused.is_empty(), "of no case: {unused:?}");
+        for difference in &self.differences {
+            let known = cases.iter().any(|case| name_of(case) == difference.case);
+            ensure!(known, "no such case: {difference:?}");
         }
         Ok(())
     }
@@ -243,15 +278,30 @@ fn read_lossy(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&fs_err::read(path)?).into_owned())
 }
 
+impl Everywhere {
+    fn apply(&self, expected: &str) -> String {
+        let apply = |pattern: &Regex| pattern.replace_all(expected, self.theirs.as_str()).into_owned();
+        self.pattern.as_ref().map_or_else(|| expected.to_owned(), apply)
+    }
+}
+
+/// What `--version` ends with.
+fn version(dkms: &Path) -> Result<String> {
+    let output = Command::new(dkms).arg("--version").stdin(Stdio::null()).output()?;
+    let line = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(line.trim().rsplit(['-', ' ']).next().unwrap_or_default().to_owned())
+}
+
 impl Difference {
     /// Puts what the other dkms does in the place of what is expected from ours.
     fn apply(&self, expected: &str) -> Result<String> {
         let title = format!("$ {}\n", self.command);
-        let start = if expected.starts_with(&title) {
-            Some(title.len())
-        } else {
-            expected.find(&format!("\n{title}")).map(|at| at + 1 + title.len())
-        };
+        let mut titles = expected.match_indices(&title).map(|(at, _)| at);
+        let start = titles
+            .by_ref()
+            .filter(|&at| at == 0 || expected[..at].ends_with('\n'))
+            .nth(self.nth.saturating_sub(1))
+            .map(|at| at + title.len());
         let start = start.with_context(|| format!("a listed difference is of no command here: {self:?}"))?;
         let end = expected[start..].find("\n$ ").map_or(expected.len(), |length| start + length + 1);
         let block = &expected[start..end];
@@ -260,6 +310,10 @@ impl Difference {
         let rest = &expected[start + at + self.ours.len()..];
         Ok(format!("{}{}{rest}", &expected[..start + at], self.theirs))
     }
+}
+
+fn first() -> usize {
+    1
 }
 
 enum Step {

@@ -30,9 +30,11 @@ mount -t overlay golden -o "$overlay" "$root/usr" 2>/dev/null ||
 for hidden in src lib/modules lib/dkms; do
     mount -t tmpfs golden "$root/usr/$hidden"
 done
-for shared in alternatives ld.so.cache ld.so.conf ld.so.conf.d; do
-    [ ! -e "/etc/$shared" ] || cp -rP "/etc/$shared" "$root/etc/"
-done
+[ ! -e /etc/ld.so.cache ] || cp /etc/ld.so.cache "$root/etc/"
+if [ -d /etc/alternatives ]; then
+    mkdir "$root/etc/alternatives"
+    mount --bind /etc/alternatives "$root/etc/alternatives"
+fi
 cp -rP "$base/etc" "$root/"
 cp "$base"/usr/sbin/* "$root$sbin/"
 [ -z "$helpers" ] || cp -rP "$helpers/." "$root/usr/lib/dkms/"

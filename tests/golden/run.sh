@@ -54,7 +54,7 @@ running() {
 }
 
 listing() {
-    find /var/lib/dkms /usr/lib/modules /usr/src /etc /boot /tmp /var/tmp -printf '%y\t%p\t%l\n'
+    find /var/lib/dkms /usr/lib/modules /usr/src /etc /boot /tmp /var/tmp -xdev -printf '%y\t%p\t%l\n'
 }
 
 steps=$1
