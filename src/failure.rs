@@ -90,6 +90,7 @@ pub enum Failure {
     },
     ResultMissing {
         file: String,
+        target: Target,
         log: String,
     },
     NotLoadable {
@@ -261,9 +262,11 @@ impl fmt::Display for Failure {
                 write!(f, "Bad return status for module build on kernel: {target}\nConsult {log} for more information.")?;
                 first_error.as_ref().map_or(Ok(()), |line| write!(f, "\nThe first error in it: {line}"))
             }
-            ResultMissing { file, log } => write!(
+            ResultMissing { file, target, log } => write!(
                 f,
-                "Build of {file} failed: the build ended without making it.\nConsult {log} for more information."
+                "Build of {file} failed for: {target}\n\
+                 Make sure the name and location of the generated module are correct,\n\
+                 or consult {log} for more information."
             ),
             NotLoadable { file, why } => write!(f, "The kernel would not load {file}.\n{why}"),
             PatchMissing { patch, directory } => {

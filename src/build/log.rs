@@ -21,11 +21,16 @@ pub struct MakeLog {
 impl MakeLog {
     /// Starts the log in a build directory.
     pub fn start(build_dir: &Path, id: &ModuleId, target: &Target) -> Result<Self> {
-        let path = build_dir.join("make.log");
-        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+        let mut log = Self::create(&build_dir.join("make.log"))?;
+        writeln!(log.file, "DKMS (dkms-{}) make.log for {id} for kernel {target}", crate::VERSION)?;
+        writeln!(log.file, "{}", date())?;
+        Ok(log)
+    }
+
+    /// Starts a log without a header, in the place of an earlier one.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
         file.set_len(0)?;
-        writeln!(file, "DKMS (dkms-{}) make.log for {id} for kernel {target}", crate::VERSION)?;
-        writeln!(file, "{}", date())?;
         Ok(Self { file })
     }
 

@@ -38,6 +38,9 @@ pub struct Build<'a> {
     /// Which records BUILD_EXCLUSIVE_* rules out, by position.
     pub excluded: &'a [bool],
     pub kernel: &'a BuildDir,
+    /// The installed dependencies whose new versions ask for a rebuild (BUILD_DEPENDS_REBUILD), with
+    /// the versions that are built against; kept beside the files as `.dep_NAME`.
+    pub built_against: &'a [(String, String)],
     /// dkms's variables, for commands and scripts.
     pub variables: &'a [(String, String)],
 }
@@ -64,11 +67,14 @@ impl Build<'_> {
         }
         self.make(&mut log)?;
         let stored = store::keep(self, &build_dir, &log)?;
-        if let Some(script) = &self.loaded.conf.scripts.post_build
-            && let Err(error) = self.script("post_build", script, &mut log)
-        {
-            stored.undo()?;
-            return Err(error);
+        if let Some(script) = &self.loaded.conf.scripts.post_build {
+            // It may look for the files where they are kept, and what it says belongs to the log.
+            if let Err(error) = self.script("post_build", script, &mut log) {
+                stored.undo()?;
+                store::tidy(self);
+                return Err(error);
+            }
+            store::keep_log(self, &log)?;
         }
         stored.keep()?;
         files::remove(&build_dir)
@@ -112,8 +118,13 @@ impl Build<'_> {
 
     /// Runs one of the module's scripts in the build directory, its output in make.log.
     fn script(&self, name: &'static str, words: &str, log: &mut MakeLog) -> Result<()> {
+        let build_dir = self.tree.build_dir(self.id);
+        let Some(command) = prepare::script_command(self.tree, self.id, &build_dir, words) else {
+            self.report.line("");
+            self.report.warning(format_args!("The {name} script is not executable."));
+            return Ok(());
+        };
         let permit = self.jobs.take(1)?;
-        let command = prepare::script_command(self.tree, self.id, &self.tree.build_dir(self.id), words);
         self.begin(&format!("Running the {name} script"), &command);
         let ended = log.step(&format!("Running the {name} script"), &command, self.bash(&command)?)?;
         drop(permit);

@@ -18,8 +18,10 @@ use crate::tree::Tree;
 /// Makes `<dkms tree>/M/V/build` anew from the source tree; what a failed build left there goes.
 pub(super) fn build_dir(tree: &Tree, id: &ModuleId) -> Result<PathBuf> {
     let source = tree.source_link(id);
-    let is_empty = fs::read_dir(&source).map_or(true, |mut entries| entries.next().is_none());
-    if is_empty {
+    // A conf alone is no source.
+    let is_source =
+        |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != "dkms.conf");
+    if !fs::read_dir(&source)?.any(is_source) {
         return Err(Failure::NoSource { source: source.display().to_string() }.into());
     }
     let build_dir = tree.build_dir(id);
@@ -78,11 +80,12 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
     Ok(())
 }
 
-/// The command of a script directive: its first word is a file in `directory`, or an executable
-/// that the administrator put into `/etc/dkms/M` in its place; the rest are its arguments.
-pub fn script_command(tree: &Tree, id: &ModuleId, directory: &Path, words: &str) -> String {
+/// A script of the module's: its first word is a file in `directory`, or an executable that the
+/// administrator put into `/etc/dkms/M` in its place; the rest are its arguments. Returns the
+/// command, or nothing if the file is not there to be run.
+pub fn script_command(tree: &Tree, id: &ModuleId, directory: &Path, words: &str) -> Option<String> {
     let (script, arguments) = words.trim().split_once(char::is_whitespace).unwrap_or((words.trim(), ""));
     let replaced = tree.path("/etc/dkms").join(id.name()).join(script);
-    let path = if replaced.is_file() { replaced } else { directory.join(script) };
-    format!("{} {arguments}", shell_words::quote(&path.to_string_lossy())).trim_end().to_owned()
+    let path = [replaced, directory.join(script)].into_iter().find(|path| files::is_executable(path))?;
+    Some(format!("{} {arguments}", shell_words::quote(&path.to_string_lossy())).trim_end().to_owned())
 }

@@ -19,11 +19,29 @@ const STAGING: &str = ".dkms-kept-";
 
 /// Checks, strips and compresses the results and puts them in the place of an earlier build's.
 pub(super) fn keep(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Applied> {
+    keep_results(build, build_dir, log).inspect_err(|_| tidy(build))
+}
+
+/// Removes the directories that nothing is kept in after all.
+pub(super) fn tidy(build: &Build<'_>) {
+    if let Some(parent) = build.tree.target_dir(build.id, build.target).parent() {
+        files::remove_empty_up_to(parent, &build.tree.version_dir(build.id));
+    }
+}
+
+/// Keeps the log once more, with what was added since.
+pub(super) fn keep_log(build: &Build<'_>, log: &MakeLog) -> Result<()> {
+    fs::copy(log.path(), build.tree.target_dir(build.id, build.target).join("log/make.log"))?;
+    Ok(())
+}
+
+fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Applied> {
     let products = build.products();
     for product in &products {
         if !product.path.is_file() {
             let file = product.path.strip_prefix(build_dir).unwrap_or(&product.path).display().to_string();
-            return Err(Failure::ResultMissing { file, log: log.path().display().to_string() }.into());
+            let (target, log) = (build.target.clone(), log.path().display().to_string());
+            return Err(Failure::ResultMissing { file, target, log }.into());
         }
     }
     strip(&products, log)?;
@@ -61,6 +79,9 @@ pub(super) fn keep(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result
         fs::copy(symbols, modules.join("Module.symvers"))?;
     }
     fs::copy(log.path(), logs.join("make.log"))?;
+    for (name, version) in build.built_against {
+        fs::write(staged.path().join(format!(".dep_{name}")), format!("{version}\n"))?;
+    }
     let mut transaction =
         Transaction::new(build.tree, format!("keeping {} built for {}", build.id, build.target), None);
     transaction.put_directory(&target_dir, &staged.keep());

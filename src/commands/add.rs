@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use fs_err as fs;
 
 use super::select::{Selected, select};
@@ -28,23 +28,25 @@ pub(super) fn add(session: &Session, module: &ModuleArg) -> Result<ModuleId> {
     Ok(id)
 }
 
-/// Finds a module for `build` and `install`, which add what is not there yet.
-pub(super) fn add_if_missing(session: &Session, module: &ModuleArg) -> Result<ModuleId> {
+/// Finds a module for `build` and `install`, which add what is not there yet. Also returns whether
+/// it had to be added.
+pub(super) fn add_if_missing(session: &Session, module: &ModuleArg) -> Result<(ModuleId, bool)> {
     let id = match select(session, module, "add")? {
         Selected::Id(id) => id,
         Selected::Source(directory) => {
             let id = identify(session, &directory)?;
             if session.tree.is_registered(&id) {
-                return Ok(id);
+                return Ok((id, false));
             }
             copy_source(session, &directory)?
         }
     };
-    if !session.tree.is_registered(&id) {
+    let missing = !session.tree.is_registered(&id);
+    if missing {
         register(session, &id)?;
         session.report.line("");
     }
-    Ok(id)
+    Ok((id, missing))
 }
 
 /// Registers a module whose source a package has put into the source tree, unless it is there.
@@ -70,13 +72,6 @@ fn copy_source(session: &Session, directory: &Path) -> Result<ModuleId> {
     let (from, to) = (fs::canonicalize(directory)?, session.tree.source_dir(&id));
     if to.exists() && fs::canonicalize(&to)? == from {
         return Ok(id);
-    }
-    if to.exists() && !session.options.force {
-        bail!(
-            "{} is there already and may hold other sources.\n\
-             Remove it, register it as it is with: dkms add {id}, or replace it with --force",
-            to.display()
-        );
     }
     fs::create_dir_all(&session.tree.source)?;
     let staged = tempfile::Builder::new().prefix(".dkms-source-").tempdir_in(&session.tree.source)?;
@@ -139,14 +134,21 @@ pub(super) fn shown_script(
     words: &str,
 ) -> Result<u8> {
     let directory = session.tree.source_link(id);
-    let command = script_command(&session.tree, id, &directory, words);
+    let Some(command) = script_command(&session.tree, id, &directory, words) else {
+        report.line("");
+        report.warning(format_args!("The {name} script is not executable."));
+        return Ok(0);
+    };
     report.line(format_args!("Running the {name} script:"));
-    let ended = Run::new(Tool::Bash)?
+    let run = Run::new(Tool::Bash)?
         .arg("-c")
         .arg(&command)
         .envs(&session.environment(id, target))
-        .directory(&directory)
-        .end(Output::Merged)?;
+        .directory(&fs::canonicalize(&directory)?);
+    let ended = run.end(if report.is_direct() { Output::Shown } else { Output::Apart })?;
     report.out(String::from_utf8_lossy(&ended.output));
+    for line in String::from_utf8_lossy(&ended.errors).lines() {
+        report.err(line);
+    }
     Ok(ended.code())
 }

@@ -4,7 +4,9 @@
 use anyhow::Result;
 
 use super::gate::finish;
-use super::run::{Done, Goal, Initramfs, Item, RunResult, headers_missing, newest_versions, run};
+use super::run::{
+    Done, Goal, Initramfs, Item, Kind, RunResult, headers_missing, newest_versions, rebuilds, run,
+};
 use super::session::Session;
 use crate::failure::Failure;
 use crate::module::{ModuleId, State, Target};
@@ -82,7 +84,8 @@ pub fn autoinstall(session: &Session, target: &Target, caller: Caller) -> Result
     }
     let (candidates, unreadable) = candidates(session, target)?;
     let mut failed = unreadable;
-    let (items, deferred) = items(session, target, &candidates)?;
+    let (mut items, deferred) = items(session, target, &candidates)?;
+    items.extend(rebuilds(session, target, &items)?);
     let work = items.iter().any(|item| item.doomed.is_none());
     let mut result = None;
     let mut prevented = None;
@@ -193,7 +196,7 @@ fn items(session: &Session, target: &Target, candidates: &[Candidate]) -> Result
         }
         let doomed = (!missing.is_empty()).then(|| Failure::AutoinstallDepends { id: id.clone(), missing });
         items.push(Item {
-            title: Some(format!("Autoinstall of module {id} for kernel {target}")),
+            kind: Kind::Listed,
             id,
             loaded: candidate.loaded.clone(),
             excluded: candidate.excluded.clone(),
@@ -236,28 +239,29 @@ fn summarise(
         .filter(|candidate| candidate.installed && candidate.loaded.conf.autoinstall)
         .map(|candidate| candidate.id.name().to_owned())
         .collect();
-    let (mut skipped, mut failed) = (Vec::new(), Vec::new());
+    let (mut skipped, mut failed, mut unmet) = (Vec::new(), Vec::new(), Vec::new());
     for (id, done) in &result.modules {
         match done {
             Done::Already | Done::Built | Done::Installed => succeeded.push(id.name().to_owned()),
             Done::Skipped(_) => skipped.push(id.name().to_owned()),
-            Done::Failed(error) => {
-                let code = error.downcast_ref::<Failure>().map_or(1, Failure::code);
-                failed.push(format!("{}({code})", id.name()));
-            }
+            Done::Failed(error) => match error.downcast_ref::<Failure>() {
+                Some(failure @ Failure::AutoinstallDepends { .. }) => unmet.push(failure),
+                failure => failed.push(format!("{}({})", id.name(), failure.map_or(1, Failure::code))),
+            },
         }
     }
     if !succeeded.is_empty() {
-        report.line(format_args!("Autoinstall on {kernel} succeeded for module(s) {}", succeeded.join(" ")));
+        report.line(format_args!("Autoinstall on {kernel} succeeded for module(s) {}.", succeeded.join(" ")));
     }
     if !skipped.is_empty() {
-        report.line(format_args!("Autoinstall on {kernel} was skipped for module(s) {}", skipped.join(" ")));
+        report.line(format_args!("Autoinstall on {kernel} was skipped for module(s) {}.", skipped.join(" ")));
     }
     if !failed.is_empty() {
         report.line(format_args!("Autoinstall on {kernel} failed for module(s) {}.", failed.join(" ")));
     }
+    unmet.iter().for_each(|failure| report.line(failure));
     announce_deferred(session, target, deferred);
-    !failed.is_empty()
+    !failed.is_empty() || !unmet.is_empty()
 }
 
 fn announce_deferred(session: &Session, target: &Target, deferred: &[Deferred]) {
@@ -271,7 +275,7 @@ fn announce_deferred(session: &Session, target: &Target, deferred: &[Deferred]) 
             unknown.join(" ")
         ));
     }
-    let names: Vec<&str> = deferred.iter().map(|deferred| deferred.id.name()).collect();
+    let names: Vec<String> = deferred.iter().map(|deferred| deferred.id.to_string()).collect();
     report.line(format_args!(
         "Autoinstall on {} deferred module(s) {} due to BUILD_DEPENDS not yet registered with DKMS.\n\
          These may be provided externally or by a package not yet configured; autoinstall will retry on the next trigger.",

@@ -5,20 +5,20 @@ use anyhow::{Result, bail};
 
 use super::add::{add_if_missing, check_strictly};
 use super::gate::finish;
-use super::run::{Done, Goal, Initramfs, Item, RunResult, newest_versions, run};
+use super::run::{Done, Goal, Initramfs, Item, Kind, RunResult, newest_versions, rebuilds, run};
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::failure::Failure;
+use crate::gate::verdict::Standing;
 use crate::module::{ModuleId, State, Target};
 use crate::plan::{self, Node};
-use crate::sys::report::Report;
 
 /// The verb `build`.
 pub(super) fn build(session: &Session, module: &ModuleArg, targets: &TargetArgs) -> Result<()> {
     session.begin_changes()?;
-    let id = add_if_missing(session, module)?;
+    let (id, _) = add_if_missing(session, module)?;
     for target in session.targets(targets)? {
-        conclude(one(session, &id, &target, Goal::Built, Initramfs::Ours)?)?;
+        conclude(session, &id, one(session, &id, &target, Goal::Built, Initramfs::Ours)?)?;
     }
     Ok(())
 }
@@ -26,13 +26,24 @@ pub(super) fn build(session: &Session, module: &ModuleArg, targets: &TargetArgs)
 /// The verb `install`.
 pub(super) fn install(session: &Session, module: &ModuleArg, targets: &TargetArgs) -> Result<()> {
     session.begin_changes()?;
-    let id = add_if_missing(session, module)?;
-    for target in session.targets(targets)? {
-        let result = one(session, &id, &target, Goal::Installed, Initramfs::Ours)?;
-        finish(session, &target, &result)?;
-        conclude(result)?;
+    let (id, added) = add_if_missing(session, module)?;
+    for (at, target) in session.targets(targets)?.iter().enumerate() {
+        if at == 0 && !added {
+            mention(session, &id, target);
+        }
+        let result = one(session, &id, target, Goal::Installed, Initramfs::Ours)?;
+        finish(session, target, &result)?;
+        conclude(session, &id, result)?;
     }
     Ok(())
+}
+
+/// Says once more what `add` said of the conf; one that cannot be read is told of later.
+fn mention(session: &Session, id: &ModuleId, target: &Target) {
+    if let Ok(loaded) = session.load(id, Some(target)) {
+        loaded.conf.warnings.iter().for_each(|warning| session.report.err(warning));
+        loaded.conf.deprecated.iter().for_each(|feature| session.report.err(feature));
+    }
 }
 
 /// Installs one registered module for one kernel; for hooks.
@@ -49,36 +60,34 @@ fn one(
     goal: Goal,
     initramfs: Initramfs,
 ) -> Result<RunResult> {
-    let items = items(session, id, target, goal)?;
+    let mut items = items(session, id, target, goal)?;
+    items.extend(rebuilds(session, target, &items)?);
     run(session, target, &items, initramfs)
 }
 
-/// The last item is the one that was asked for; its failure is the run's, one of a dependency is
-/// printed on the way.
-fn conclude(result: RunResult) -> Result<()> {
-    let mut modules = result.modules;
-    let asked = modules.pop().map(|(_, done)| done);
-    let dependencies: Vec<String> = modules
-        .iter()
-        .filter_map(|(id, done)| match done {
-            Done::Failed(error) => Some(format!("{id}: {error:#}")),
-            _ => None,
-        })
-        .collect();
-    match asked {
-        Some(Done::Failed(error) | Done::Skipped(error)) => {
-            let report = Report::new(false, false);
-            dependencies.iter().for_each(|line| report.error(line));
-            Err(error)
-        }
-        _ => match (result.gate, result.trouble) {
-            (Some(outcome), _) if outcome.verdict.standing == crate::gate::verdict::Standing::Held => {
-                let verdict = outcome.verdict;
-                Err(Failure::Gate { kernel: verdict.kernel.to_string(), reasons: verdict.reasons }.into())
+/// The failure of the module that was asked for is the run's; those of others are printed on the
+/// way.
+fn conclude(session: &Session, id: &ModuleId, result: RunResult) -> Result<()> {
+    let mut asked = None;
+    for (module, done) in result.modules {
+        match done {
+            Done::Failed(error) | Done::Skipped(error) if module == *id => asked = Some(error),
+            Done::Failed(error) => {
+                super::report_error(&session.report, &error);
             }
-            (_, Some(error)) => Err(error),
-            _ => Ok(()),
-        },
+            _ => {}
+        }
+    }
+    if let Some(error) = asked {
+        return Err(error);
+    }
+    match (result.gate, result.trouble) {
+        (Some(outcome), _) if outcome.verdict.standing == Standing::Held => {
+            let verdict = outcome.verdict;
+            Err(Failure::Gate { kernel: verdict.kernel.to_string(), reasons: verdict.reasons }.into())
+        }
+        (_, Some(error)) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -146,7 +155,7 @@ fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Resul
             after: known.into_iter().filter_map(position).collect(),
             // What others are built against has to be installed.
             goal: if *at == 0 { goal } else { Goal::Installed },
-            title: None,
+            kind: Kind::Asked,
             doomed,
         });
     }

@@ -13,14 +13,16 @@ use crate::sys::files;
 
 /// Clears the way for a kernel of the same release: what AUTOINSTALL will bring again goes.
 pub(super) fn preinst(session: &Session, target: &Target) -> Result<()> {
-    unbuild_all(session, target, &|id| {
-        session.load(id, Some(target)).is_ok_and(|loaded| loaded.conf.autoinstall)
-    })
+    let comes_again =
+        |id: &ModuleId| session.load(id, Some(target)).is_ok_and(|loaded| loaded.conf.autoinstall);
+    let was_installed = unbuild_all(session, target, &comes_again, "")?;
+    tidy(session, target, was_installed)
 }
 
 /// Removes everything that was built for a kernel.
 pub(super) fn prerm(session: &Session, target: &Target) -> Result<()> {
-    unbuild_all(session, target, &|_| true)
+    let was_installed = unbuild_all(session, target, &|_| true, "\n")?;
+    tidy(session, target, was_installed)
 }
 
 /// Removes everything that was built for a kernel whose package is going, for hooks: goes on past
@@ -34,32 +36,45 @@ pub fn kernel_gone(session: &Session, kernel: &KernelRelease) {
     }
 }
 
-fn unbuild_all(session: &Session, target: &Target, wanted: &dyn Fn(&ModuleId) -> bool) -> Result<()> {
+/// Returns whether something was installed.
+fn unbuild_all(
+    session: &Session,
+    target: &Target,
+    wanted: &dyn Fn(&ModuleId) -> bool,
+    separator: &str,
+) -> Result<bool> {
     let tree = &session.tree;
     let mut was_installed = false;
     for id in tree.ids()? {
-        if tree.state(&id, target) == State::Added || !wanted(&id) {
+        let state = tree.state(&id, target);
+        if state == State::Added || !wanted(&id) {
             continue;
         }
         session.report.err(format_args!("dkms: removing module {id} for kernel {target}"));
-        let removed = session.load(&id, Some(target)).and_then(|loaded| {
-            let installed = tree.state(&id, target) == State::Installed;
-            unbuild_one(session, &id, target, &loaded, false)?;
-            Ok(installed)
-        });
+        let removed = session
+            .load(&id, Some(target))
+            .and_then(|loaded| unbuild_one(session, &id, target, &loaded, false));
         match removed {
-            Ok(installed) => was_installed |= installed,
+            Ok(()) => was_installed |= state == State::Installed,
             Err(error) => {
-                session.report.warning(format_args!("removing {id} for kernel {target}, ignoring: {error:#}"))
+                session
+                    .report
+                    .warning(format_args!("removing {id} for kernel {target}, ignoring: {error:#}"));
             }
         }
-        session.report.line("");
+        session.report.out(separator);
     }
-    let kernel_dir = tree.kernel_dir(&target.kernel);
-    if was_installed && kernel_dir.join("modules.dep").exists() && !session.options.no_depmod {
-        let _lock = tree.lock_kernel(&target.kernel, &session.report)?;
-        depmod(tree, &target.kernel, &session.report)?;
+    Ok(was_installed)
+}
+
+/// Removes the kernel's empty directories, and makes its module indexes anew if it still has
+/// modules.
+fn tidy(session: &Session, target: &Target, was_installed: bool) -> Result<()> {
+    let kernel_dir = session.tree.kernel_dir(&target.kernel);
+    files::remove_empty_below(&kernel_dir);
+    if was_installed && kernel_dir.is_dir() && !session.options.no_depmod {
+        let _lock = session.tree.lock_kernel(&target.kernel, &session.report)?;
+        depmod(&session.tree, &target.kernel, &session.report)?;
     }
-    files::remove_empty_up_to(&kernel_dir, &tree.install);
     Ok(())
 }

@@ -6,6 +6,7 @@ mod autoinstall;
 mod gate;
 mod install;
 mod kernel;
+mod post_transaction;
 mod remove;
 mod run;
 mod select;

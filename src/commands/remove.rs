@@ -5,6 +5,7 @@
 use anyhow::Result;
 
 use super::add::shown_script;
+use super::post_transaction::post_transaction;
 use super::select::registered;
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
@@ -92,7 +93,7 @@ fn uninstall_one(
         }
         return Ok(());
     }
-    let applied = {
+    let (applied, left) = {
         let _lock = session.tree.lock_module(id, report)?;
         place.uninstall(&loaded.conf)?
     };
@@ -105,13 +106,13 @@ fn uninstall_one(
     if index && !session.options.no_depmod && session.tree.kernel_dir(&target.kernel).is_dir() {
         let _lock = session.tree.lock_kernel(&target.kernel, report)?;
         if let Err(error) = depmod(&session.tree, &target.kernel, report) {
-            report.err(format_args!("{error:#}"));
             applied.undo()?;
-            return Err(Failure::Depmod { kernel: target.kernel.to_string() }.into());
+            return Err(error);
         }
     }
     applied.keep()?;
-    place.tidy(&loaded.conf);
+    place.tidy(&left);
+    post_transaction(session, target);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Error, Result};
 
 use super::add::shown_script;
 use super::gate::{ensure_indexed, mark};
+use super::post_transaction::post_transaction;
 use super::session::Session;
 use crate::build::Build;
 use crate::build::jobs::Jobs;
@@ -20,6 +21,7 @@ use crate::gate::{self, Outcome, Registered};
 use crate::initramfs;
 use crate::install::{Force, Placement, depmod};
 use crate::module::{ModuleId, State, Target};
+use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::tools::{Run, Tool};
 use crate::tree::kernels::BuildDir;
@@ -42,6 +44,18 @@ pub(super) enum Goal {
     Installed,
 }
 
+/// Why a module is worked on, which decides how it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Asked for, or needed by what was asked for: its output stands alone, its failure is told at
+    /// the end.
+    Asked,
+    /// One of autoinstall's: under a title, its failure with its output.
+    Listed,
+    /// Installed already; a dependency that it was built against has changed.
+    Rebuild,
+}
+
 /// A module to work on.
 #[derive(Debug)]
 pub(super) struct Item {
@@ -51,8 +65,7 @@ pub(super) struct Item {
     /// The items (by position, all before this one) that must succeed first.
     pub after: Vec<usize>,
     pub goal: Goal,
-    /// Printed before the module's output, with a blank line behind it.
-    pub title: Option<String>,
+    pub kind: Kind,
     /// A failure known beforehand.
     pub doomed: Option<Failure>,
 }
@@ -133,6 +146,7 @@ pub(super) fn run(
         if remake && initramfs == Initramfs::Ours && initramfs::generator(generator).is_some() {
             trouble = initramfs::remake(&session.tree, &target.kernel, generator, &session.report).err();
         }
+        post_transaction(session, target);
     }
     if !installs {
         return Ok(RunResult { modules, gate: None, trouble });
@@ -266,27 +280,38 @@ impl Engine<'_> {
         }
     }
 
-    /// Works on one item and prints its failure, so that it stands with its output.
+    /// Works on one item. What has to wait for others in vain is left to the summary.
     fn item(&self, item: &Item, unmet: Vec<String>, report: &Report) -> (Done, Option<Applied>) {
-        if let Some(title) = &item.title {
-            report.line(title);
-        }
-        let worked = match &item.doomed {
-            Some(failure) => Err(failure.clone().into()),
-            None if !unmet.is_empty() => Err(self.missing_dependencies(item, unmet)),
-            None => self.bring(item, report),
+        let hopeless = match &item.doomed {
+            Some(failure) => Some(failure.clone().into()),
+            None => (!unmet.is_empty()).then(|| self.missing_dependencies(item, unmet)),
         };
-        let result = match worked {
+        if let Some(error) = hopeless {
+            // What was to be rebuilt is still there, and still fits.
+            let done = if item.kind == Kind::Rebuild { Done::Already } else { Done::Failed(error) };
+            return (done, None);
+        }
+        let id = &item.id;
+        match item.kind {
+            Kind::Asked => {}
+            Kind::Listed => {
+                report.line(format_args!("Autoinstall of module {id} for kernel {}", self.target))
+            }
+            Kind::Rebuild => {
+                report.line(format_args!("\nRebuilding module {id} due to updated dependencies\n"))
+            }
+        }
+        let result = match self.bring(item, report) {
             Ok(result) => result,
             Err(error) => {
                 let skipped = matches!(error.downcast_ref(), Some(Failure::Excluded { .. }));
-                if item.title.is_some() {
+                if item.kind != Kind::Asked {
                     super::report_error(report, &error);
                 }
                 (if skipped { Done::Skipped(error) } else { Done::Failed(error) }, None)
             }
         };
-        if item.title.is_some() {
+        if item.kind == Kind::Listed {
             report.line("");
         }
         result
@@ -294,15 +319,15 @@ impl Engine<'_> {
 
     fn missing_dependencies(&self, item: &Item, missing: Vec<String>) -> Error {
         let (id, target) = (item.id.clone(), self.target.clone());
-        match item.title {
-            Some(_) => Failure::AutoinstallDepends { id, missing }.into(),
-            None => Failure::DependsMissing { id, target, missing }.into(),
+        match item.kind {
+            Kind::Listed => Failure::AutoinstallDepends { id, missing }.into(),
+            _ => Failure::DependsMissing { id, target, missing }.into(),
         }
     }
 
     fn bring(&self, item: &Item, report: &Report) -> Result<(Done, Option<Applied>)> {
         let (session, target, id) = (self.session, self.target, &item.id);
-        let force = session.options.force;
+        let force = session.options.force || item.kind == Kind::Rebuild;
         let tree = &session.tree;
         if tree.is_broken(id) {
             return Err(Failure::Broken { id: id.clone() }.into());
@@ -317,7 +342,7 @@ impl Engine<'_> {
         }
         let must_build = match item.goal {
             Goal::Built => force || state == State::Added,
-            Goal::Installed => state == State::Added,
+            Goal::Installed => state == State::Added || item.kind == Kind::Rebuild,
         };
         if must_build {
             self.build(item, report)?;
@@ -346,7 +371,8 @@ impl Engine<'_> {
         };
         let _lock = tree.lock_module(id, report)?;
         // Whoever held the lock may have done it for us.
-        if !session.options.force && tree.state(id, target) != State::Added {
+        let anew = session.options.force || item.kind == Kind::Rebuild;
+        if !anew && tree.state(id, target) != State::Added {
             return Ok(());
         }
         Build {
@@ -359,9 +385,22 @@ impl Engine<'_> {
             loaded: &item.loaded,
             excluded: &item.excluded,
             kernel,
+            built_against: &self.built_against(item),
             variables: &session.environment(id, Some(target)),
         }
         .run()
+    }
+
+    /// The installed versions of the dependencies that a new version of asks for a rebuild.
+    fn built_against(&self, item: &Item) -> Vec<(String, String)> {
+        let conf = &item.loaded.conf;
+        let names = conf.build_depends.iter().filter(|_| conf.build_depends_rebuild);
+        names
+            .filter_map(|name| {
+                let active = self.session.tree.active(name, self.target)?;
+                Some((name.clone(), active.version().to_owned()))
+            })
+            .collect()
     }
 
     fn kernel_config(&self) -> Result<crate::kernel::KernelConfig> {
@@ -390,16 +429,15 @@ impl Engine<'_> {
                 return Err(Failure::PreInstallFailed.into());
             }
         }
-        let force = Force { all: session.options.force, version: session.options.force_version_override };
+        let again = item.kind == Kind::Rebuild;
+        let force =
+            Force { all: session.options.force || again, version: session.options.force_version_override };
         let applied = {
             let _lock = session.tree.lock_module(&item.id, report)?;
-            place.install(&item.loaded.conf, force).inspect_err(|error| {
-                if matches!(
-                    error.downcast_ref(),
-                    Some(Failure::NotNewer { .. } | Failure::SameUnversioned { .. })
-                ) {
-                    report.error(format_args!("{error}"));
-                }
+            place.install(&item.loaded.conf, force).inspect_err(|error| match error.downcast_ref() {
+                Some(failure @ Failure::NotNewer { .. }) => report.error(failure),
+                Some(failure @ Failure::SameUnversioned { .. }) => report.err(failure),
+                _ => {}
             })
         };
         let applied = applied.map_err(|error| match error.downcast_ref() {
@@ -434,10 +472,18 @@ impl Engine<'_> {
         match indexed {
             Ok(()) => applied.into_iter().try_for_each(|(_, applied)| applied.keep()),
             Err(error) => {
-                session.report.err(format_args!("{error:#}"));
+                let failure = match error.downcast::<Failure>() {
+                    Ok(failure) => failure,
+                    Err(error) => return Err(error),
+                };
                 for (at, applied) in applied.into_iter().rev() {
                     applied.undo().context("putting back what was there before depmod failed")?;
-                    modules[at].1 = Done::Failed(Failure::Depmod { kernel: kernel.to_string() }.into());
+                    modules[at].1 = Done::Failed(failure.clone().into());
+                    let Item { id, loaded, .. } = &self.items[at];
+                    let (tree, report) = (&session.tree, &session.report);
+                    let distribution = session.distribution;
+                    let place = Placement { tree, report, distribution, id, target: self.target };
+                    place.tidy(&place.directories(&loaded.conf));
                 }
                 Ok(())
             }
@@ -461,6 +507,40 @@ impl Engine<'_> {
             }
         }
     }
+}
+
+/// The installed modules that were built against other versions of what these items install
+/// (BUILD_DEPENDS_REBUILD), as items to come after them.
+pub(super) fn rebuilds(session: &Session, target: &Target, items: &[Item]) -> Result<Vec<Item>> {
+    let tree = &session.tree;
+    let kernel = tree.kernel_config(&target.kernel)?;
+    let mut found = Vec::new();
+    for id in tree.ids()? {
+        let is_item = items.iter().any(|item| item.id.name() == id.name());
+        if is_item || tree.is_broken(&id) || tree.state(&id, target) != State::Installed {
+            continue;
+        }
+        let Ok(loaded) = session.load(&id, Some(target)) else { continue };
+        let changed = |item: &Item| -> Result<bool> {
+            let note = tree.target_dir(&id, target).join(format!(".dep_{}", item.id.name()));
+            let built_against = files::read_if_there(&note)?;
+            Ok(item.goal == Goal::Installed
+                && loaded.conf.build_depends.iter().any(|name| name == item.id.name())
+                && built_against.is_none_or(|version| version.trim() != item.id.version()))
+        };
+        let mut after = Vec::new();
+        for (at, item) in items.iter().enumerate().filter(|_| loaded.conf.build_depends_rebuild) {
+            if changed(item)? {
+                after.push(at);
+            }
+        }
+        if !after.is_empty() {
+            let excluded = loaded.conf.excluded_records(target, &kernel);
+            let (goal, kind, doomed) = (Goal::Installed, Kind::Rebuild, None);
+            found.push(Item { id, loaded, excluded, after, goal, kind, doomed });
+        }
+    }
+    Ok(found)
 }
 
 /// The failure for a kernel whose headers are not there, naming the package to install.

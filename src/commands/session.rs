@@ -65,6 +65,9 @@ impl Session {
     /// To be called before anything is changed: checks that we may, and finishes what an
     /// interrupted run left.
     pub fn begin_changes(&self) -> Result<()> {
+        for (name, value) in &self.options.directives {
+            self.report.line(format_args!("DIRECTIVE: {name}=\"{value}\""));
+        }
         if !nix::unistd::geteuid().is_root() {
             return Err(Failure::NotRoot.into());
         }
@@ -137,13 +140,12 @@ impl Session {
         self.targets(args)?.into_iter().next().context("finding the kernel to work for")
     }
 
-    /// dkms's variables for commands and scripts, as environment.
+    /// The variables that dkms exports to commands and scripts.
     pub fn environment(&self, id: &ModuleId, target: Option<&Target>) -> Vec<(String, String)> {
         let variables = self.tree.variables(Some(id), target, &self.scope());
-        let names: Vec<String> = variables.names().map(str::to_owned).collect();
-        names
+        ["arch", "kernelver", "kernel_source_dir", "module", "module_version"]
             .into_iter()
-            .filter_map(|name| variables.scalar(&name).map(|value| (name.clone(), value.to_owned())))
+            .filter_map(|name| Some((name.to_owned(), variables.scalar(name)?.to_owned())))
             .collect()
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &Ta
     }
     session.report.out(text);
     for Line { id, .. } in lines.iter().filter(|line| line.state == "broken") {
-        session.report.err(format_args!(
+        session.report.error(format_args!(
             "{id}: Missing the module source directory or the symbolic link pointing to it.\n\
              Manual intervention is required!"
         ));

@@ -46,7 +46,7 @@ const OTHERS: [(&str, &str); 6] = [
 pub fn detect(tree: &Tree) -> Vec<Loader> {
     let mut found = Vec::new();
     if grub_cfg(tree).is_some() && (grub_tool(Tool::GrubMkconfig) || grub_tool(Tool::UpdateGrub)) {
-        let hold = is_executable(&tree.path(GRUB_SCRIPT));
+        let hold = files::is_executable(&tree.path(GRUB_SCRIPT));
         let how = if hold {
             format!("{GRUB_SCRIPT} asks for the default")
         } else {
@@ -128,12 +128,7 @@ fn grub_tool(tool: Tool) -> bool {
 fn plugin_runs(tree: &Tree, name: &str) -> bool {
     let own = tree.path("/etc/kernel/install.d").join(name);
     if files::exists(&own) {
-        return is_executable(&own);
+        return files::is_executable(&own);
     }
-    is_executable(&tree.path("/usr/lib/kernel/install.d").join(name))
-}
-
-fn is_executable(path: &std::path::Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs_err::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    files::is_executable(&tree.path("/usr/lib/kernel/install.d").join(name))
 }

@@ -46,6 +46,9 @@ pub(super) fn autoinstaller(session: &Session, args: &[String]) -> Result<u8> {
             target.kernel
         ));
     }
+    if done.failed {
+        session.report.error(Failure::Autoinstall);
+    }
     let held = done.result.as_ref().is_some_and(crate::commands::RunResult::held);
     Ok(u8::from(done.failed || held))
 }

@@ -40,20 +40,20 @@ impl Distribution {
     /// all external modules, the others follow DEST_MODULE_LOCATION.
     pub fn destination(self, dest_module_location: &str) -> &str {
         match self {
-            Self::Debian => "/updates/dkms",
+            Self::Debian | Self::Arch => "/updates/dkms",
             Self::RedHat => "/extra",
             Self::Suse => "/updates",
-            Self::Arch | Self::Other => dest_module_location,
+            Self::Other => dest_module_location,
         }
     }
 
     /// All the places below a kernel's directory where this distribution's modules may be.
     pub fn destinations(self) -> Vec<PathBuf> {
         let names: &[&str] = match self {
-            Self::Debian => &["updates/dkms"],
+            Self::Debian | Self::Arch => &["updates/dkms"],
             Self::RedHat => &["extra"],
             Self::Suse => &["updates"],
-            Self::Arch | Self::Other => &["updates", "extra", "kernel"],
+            Self::Other => &["updates", "extra", "kernel"],
         };
         names.iter().map(PathBuf::from).collect()
     }
@@ -99,6 +99,6 @@ mod tests {
     #[test]
     fn only_some_families_follow_the_conf() {
         assert_eq!(Distribution::Debian.destination("/kernel/net"), "/updates/dkms");
-        assert_eq!(Distribution::Arch.destination("/kernel/net"), "/kernel/net");
+        assert_eq!(Distribution::Other.destination("/kernel/net"), "/kernel/net");
     }
 }

@@ -17,7 +17,7 @@ use crate::module::{ModuleId, State, Target};
 use crate::module_file;
 use crate::sys::files;
 use crate::sys::report::Report;
-use crate::sys::tools::{Run, Tool};
+use crate::sys::tools::{Output, Run, Tool};
 use crate::tree::Tree;
 use crate::tree::state::active_link_target;
 use crate::tree::transaction::{Applied, Transaction, recover};
@@ -97,8 +97,9 @@ impl Placement<'_> {
     }
 
     /// Takes the active version's files out of the install tree and puts originals back. The
-    /// caller has made sure that this version is the active one.
-    pub fn uninstall(&self, conf: &ModuleConf) -> Result<Applied> {
+    /// caller has made sure that this version is the active one. Also returns the directories that
+    /// files were taken out of, for [`Placement::tidy`].
+    pub fn uninstall(&self, conf: &ModuleConf) -> Result<(Applied, Vec<PathBuf>)> {
         let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
         self.report.line(format_args!(
@@ -106,6 +107,7 @@ impl Placement<'_> {
             self.id, self.target
         ));
         let mut transaction = self.transaction("uninstalling");
+        let mut left = Vec::new();
         for record in &conf.records {
             let directory = self.directory(&record.dest_location);
             let Some(place) = find_module(&directory, &record.dest_name) else {
@@ -120,20 +122,25 @@ impl Placement<'_> {
             };
             self.report.line(format_args!("Deleting {}", place.display()));
             transaction.take(&place);
+            left.push(directory);
             self.restore_original(&mut transaction, &record.dest_name)?;
         }
         transaction.take(&self.tree.active_link(self.id.name(), self.target));
-        transaction.apply()
+        Ok((transaction.apply()?, left))
     }
 
-    /// Removes what uninstalling left empty: directories of the install tree and of originals.
-    pub fn tidy(&self, conf: &ModuleConf) {
+    /// Removes directories that are empty now, and their parents in the kernel's directory and
+    /// among the originals.
+    pub fn tidy(&self, left: &[PathBuf]) {
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
-        for record in &conf.records {
-            files::remove_empty_up_to(&self.directory(&record.dest_location), &kernel_dir);
-        }
+        left.iter().for_each(|directory| files::remove_empty_up_to(directory, &kernel_dir));
         let module_dir = self.tree.module_dir(self.id.name());
         files::remove_empty_up_to(&self.tree.originals_dir(self.id.name(), self.target), &module_dir);
+    }
+
+    /// The directories that the module's files go to.
+    pub fn directories(&self, conf: &ModuleConf) -> Vec<PathBuf> {
+        conf.records.iter().map(|record| self.directory(&record.dest_location)).collect()
     }
 
     /// Whether this version's files are all where they should be, and how they differ; of one that
@@ -152,7 +159,8 @@ impl Placement<'_> {
             let found = find_module(&self.directory(&record.dest_location), &record.dest_name);
             match (built, found) {
                 (Some(built), Some(found)) => comparison.differs |= !same_module(&built, &found),
-                _ => comparison.missing = true,
+                (Some(_), None) => comparison.differs = true,
+                (None, _) => comparison.missing = true,
             }
         }
         comparison
@@ -298,16 +306,18 @@ pub fn depmod(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()
     } else {
         report.out("Running depmod...");
     }
-    match run.succeed() {
-        Ok(_) => {
-            report.out(" done.\n");
-            Ok(())
-        }
-        Err(error) => {
-            report.out("(failed)\n");
-            Err(error)
-        }
+    let shown = run.pasteable();
+    let ended = run.end(Output::Merged)?;
+    if ended.success() {
+        report.out(" done.\n");
+        return Ok(());
     }
+    report.out(format!("(bad exit status: {})\nFailed command:\n{shown}\n", ended.code()));
+    let said = String::from_utf8_lossy(&ended.output).trim_end().to_owned();
+    if !said.is_empty() {
+        report.err(said);
+    }
+    Err(Failure::Depmod { kernel: kernel.to_string() }.into())
 }
 
 /// Finishes what interrupted runs left half done, and says so.

@@ -13,7 +13,8 @@ use crate::kernel::compare_versions;
 use crate::module_file::{ModInfo, stem, unpacked};
 use crate::sys::files;
 
-/// Compares a built module with every other module of its name in the kernel's tree, ours aside.
+/// Compares a built module with another of its name in the kernel's tree. Of ours, a version that
+/// is installed and says that it is newer counts as well.
 pub(super) fn check(
     placement: &Placement<'_>,
     built: &Path,
@@ -24,7 +25,6 @@ pub(super) fn check(
     let kernel_dir = placement.tree.kernel_dir(&placement.target.kernel);
     let same_name = |path: &PathBuf| {
         path.file_name().and_then(|file| stem(file.to_str()?)).is_some_and(|found| found == name)
-            && !ours.contains(path)
     };
     let Some(found) = files::files_below(&kernel_dir).into_iter().find(same_name) else { return Ok(()) };
     let (Some(new), Some(old)) = (info(built)?, info(&found)?) else { return Ok(()) };
@@ -41,7 +41,7 @@ pub(super) fn check(
             }
             Err(refuse(found_version, version).into())
         }
-        (None, None) => {
+        (None, None) if !ours.contains(&found) => {
             let same = match (new.get("srcversion"), old.get("srcversion")) {
                 (Some(new), Some(old)) => new == old,
                 _ => super::same_module(built, &found),

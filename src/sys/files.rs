@@ -69,6 +69,11 @@ pub fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whether a path is a file that may be run.
+pub fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
 /// Whether something has this name, be it a link to nowhere.
 pub fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
@@ -126,6 +131,18 @@ pub fn remove_empty_up_to(directory: &Path, stop: &Path) {
     }
 }
 
+/// Removes every directory in this one that holds no file, and this one too if nothing is left.
+pub fn remove_empty_below(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty_below(&entry.path());
+        }
+    }
+    // A directory that is not empty refuses to go.
+    let _ = fs::remove_dir(directory);
+}
+
 /// Every regular file below a directory, links not followed, in no particular order.
 pub fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -172,6 +189,20 @@ mod tests {
         fs::write(dir.path().join("k/keep"), "").unwrap();
         remove_empty_up_to(&dir.path().join("k/updates/dkms"), dir.path());
         assert_eq!(names(&dir.path().join("k")).unwrap(), ["keep"]);
+    }
+
+    #[test]
+    fn directories_without_files_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = dir.path().join("k");
+        fs::create_dir_all(kernel.join("empty/deep")).unwrap();
+        fs::create_dir_all(kernel.join("full")).unwrap();
+        fs::write(kernel.join("full/file"), "").unwrap();
+        remove_empty_below(&kernel);
+        assert_eq!(names(&kernel).unwrap(), ["full"]);
+        fs::remove_file(kernel.join("full/file")).unwrap();
+        remove_empty_below(&kernel);
+        assert!(!kernel.exists());
     }
 
     #[test]

@@ -32,6 +32,11 @@ impl Report {
         Self { block: Some(Arc::default()), ..self.clone() }
     }
 
+    /// Whether what is written is seen at once, so that a program may write for itself.
+    pub fn is_direct(&self) -> bool {
+        self.block.is_none() && !self.quiet
+    }
+
     /// Prints what a block has collected so far and empties it.
     pub fn show(&self, block: &Self) {
         if let Some(pieces) = &block.block {

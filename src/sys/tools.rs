@@ -91,6 +91,8 @@ impl Tool {
 /// Where a program's standard output and standard error go.
 #[derive(Debug)]
 pub enum Output<'a> {
+    /// Both to our own, as they are written.
+    Shown,
     /// Both to the end of this file, in the order written.
     Log(&'a File),
     /// Both into [`Ended::output`], in the order written.
@@ -227,6 +229,7 @@ impl Run {
         let starting = || format!("starting {}", self.tool.name());
         let mut readers = (None, None);
         match output {
+            Output::Shown => {}
             Output::Log(file) => {
                 let out = file.file().try_clone().with_context(starting)?;
                 self.command.stderr(out.try_clone().with_context(starting)?).stdout(out);

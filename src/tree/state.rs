@@ -30,16 +30,14 @@ impl Tree {
             .filter(|version| *version != "original_module" && !version.starts_with("kernel-"))
             .filter(|version| directory.join(version).is_dir())
             .filter_map(|version| ModuleId::new(name, version).ok())
-            .filter(|id| self.is_registered(id))
             .collect();
         ids.sort_by(|a, b| compare_versions(a.version(), b.version()));
         Ok(ids)
     }
 
-    /// Whether `M/V` is in the tree, broken or not. A directory that holds nothing but what a
-    /// build or a run of another tool left is none.
+    /// Whether `M/V` is in the tree, broken or not.
     pub fn is_registered(&self, id: &ModuleId) -> bool {
-        files::exists(&self.source_link(id)) || !self.targets(id).is_empty()
+        self.version_dir(id).is_dir()
     }
 
     /// Whether the source link or what it points to is missing.
