@@ -44,6 +44,7 @@ mount --bind "$dkms" "$root$sbin/dkms"
 for release in "$K1" "$K2"; do
     mkdir -p "$root/usr/lib/modules/$release/kernel" "$root/usr/src"
     cp -r "$base/kbuild" "$root/usr/src/linux-headers-$release"
+    mkdir -p "$root/usr/src/linux-headers-$release/include/generated"
     echo "#define UTS_RELEASE \"$release\"" >"$root/usr/src/linux-headers-$release/include/generated/utsrelease.h"
     ln -s "/usr/src/linux-headers-$release" "$root/usr/lib/modules/$release/build"
     touch "$root/usr/lib/modules/$release/modules."{order,builtin}
