@@ -128,6 +128,9 @@ impl Lab {
         if under_test_is_debians() {
             return lab.packages(&["dkms"]);
         }
+        // Once for all tests of this process: never a binary older than the sources.
+        static BUILT: OnceLock<()> = OnceLock::new();
+        BUILT.get_or_init(|| drop(lab_sh("build", &[] as &[&str])));
         lab_sh("install", &[&lab.dir]);
         lab
     }

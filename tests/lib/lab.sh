@@ -25,6 +25,7 @@
 #   lab_run DIR CMD…              runs CMD as root inside; what it writes stays in DIR
 #   lab_kernel DIR REL            a stand-in for REL's image: an empty module tree and
 #                                 a /boot/vmlinuz-REL that is plain text
+#   lab_build                     makes build/dkms (not when DKMS_BINARY is set)
 #   lab_install DIR [FAMILY]      make install into DIR (FAMILY: debian); DKMS_BINARY,
 #                                 when set, is put there as /usr/sbin/dkms
 #   lab_source DIR NAME VERSION [good|broken] [CONF-LINE…]
@@ -304,7 +305,14 @@ lab_root() {
     shift
     while [ $# -gt 0 ]; do
         case $1 in
-            --layer) layers+=("$2") && shift 2 ;;
+            --layer)
+                # overlayfs refuses a layer that is given twice.
+                case " ${layers[*]+"${layers[*]}"} " in
+                    *" $2 "*) ;;
+                    *) layers+=("$2") ;;
+                esac
+                shift 2
+                ;;
             --bind) binds+=("$2") && shift 2 ;;
             --sys) sys=yes && shift ;;
             *) _lab_die "lab_root: unknown option $1" || return ;;
@@ -375,9 +383,12 @@ lab_kernel() {
     echo "stand-in for the kernel image of $2" | tee "$tree/vmlinuz" >"$1/root/boot/vmlinuz-$2"
 }
 
+lab_build() { [ -n "${DKMS_BINARY:-}" ] || make -s -C "$LAB_REPO" build/dkms >&2; }
+
 lab_install() {
     local root=$1/root
-    make -s -C "$LAB_REPO" install DESTDIR="$root" PREFIX=/usr FAMILY="${2:-debian}" >&2 || return
+    # An existing build/dkms is taken as it is (-o): see lab_build.
+    make -s -C "$LAB_REPO" -o build/dkms install DESTDIR="$root" PREFIX=/usr FAMILY="${2:-debian}" >&2 || return
     [ -z "${DKMS_BINARY:-}" ] || install -m 755 "$DKMS_BINARY" "$root/usr/sbin/dkms"
 }
 
