@@ -38,11 +38,12 @@ need() {
 # live in a mount namespace of our own (see the end of this file), so none can leak.
 loop=
 work=
+leftovers=()
 clean() {
 	code=$?
 	trap - EXIT INT TERM HUP
 	detach || true
-	[ -z "$work" ] || rm -rf --one-file-system "$work"
+	[ ${#leftovers[@]} = 0 ] || rm -rf --one-file-system "${leftovers[@]}"
 	exit "$code"
 }
 trap clean EXIT
@@ -51,6 +52,7 @@ trap 'exit 143' TERM HUP
 
 workdir() {
 	work=$(mktemp -d "${TMPDIR:-/tmp}/grub-disk.XXXXXX")
+	leftovers+=("$work")
 }
 
 # attach IMG: mount its root on $work/root, with the device nodes that GRUB's tools look at.
@@ -152,6 +154,7 @@ make_base() {
 		declare -f build_base) | sha256sum | cut -c1-16)
 	image=$cache/grub-$suite-$key.img
 	if [ ! -e "$image" ]; then
+		leftovers+=("$image.$$")
 		say "making the $suite base image ($kernels)"
 		# shellcheck disable=SC2086
 		build_base "$suite" "$image.$$" $kernels
@@ -211,13 +214,10 @@ build_base() {
 	echo 'start=1MiB, type=83, bootable' | sfdisk -q "$image"
 	mkfs.ext4 -q -F -U "$MACHINE_UUID" -E offset=1048576 -d "$root" "$image" 1534M
 	rm -rf --one-file-system "$root"
-	local outer=$work
 	attach "$image"
 	inside grub-install --target=i386-pc "$loop" >&2
 	inside update-grub >&2
 	detach
-	rm -rf --one-file-system "$work"
-	work=$outer
 }
 
 boot() {
