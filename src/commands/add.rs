@@ -33,13 +33,7 @@ pub(super) fn add(session: &Session, module: &ModuleArg) -> Result<ModuleId> {
 pub(super) fn add_if_missing(session: &Session, module: &ModuleArg) -> Result<(ModuleId, bool)> {
     let id = match select(session, module, "add")? {
         Selected::Id(id) => id,
-        Selected::Source(directory) => {
-            let id = identify(session, &directory)?;
-            if session.tree.is_registered(&id) {
-                return Ok((id, false));
-            }
-            copy_source(session, &directory)?
-        }
+        Selected::Source(directory) => copy_source(session, &directory)?,
     };
     let missing = !session.tree.is_registered(&id);
     if missing {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::remove::unbuild_one;
 use super::session::Session;
 use crate::gate::verdict::Verdict;
-use crate::install::depmod;
+use crate::install::depmod_after_removal;
 use crate::kernel::KernelRelease;
 use crate::module::{ModuleId, State, Target};
 use crate::sys::files;
@@ -72,9 +72,9 @@ fn unbuild_all(
 fn tidy(session: &Session, target: &Target, was_installed: bool) -> Result<()> {
     let kernel_dir = session.tree.kernel_dir(&target.kernel);
     files::remove_empty_below(&kernel_dir);
-    if was_installed && kernel_dir.is_dir() && !session.options.no_depmod {
+    if was_installed && !session.options.no_depmod {
         let _lock = session.tree.lock_kernel(&target.kernel, &session.report)?;
-        depmod(&session.tree, &target.kernel, &session.report)?;
+        depmod_after_removal(&session.tree, &target.kernel, &session.report)?;
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ fn uninstall_one(
         }
         return Ok(());
     }
-    let (applied, left) = {
+    let applied = {
         let _lock = session.tree.lock_module(id, report)?;
         place.uninstall(&loaded.conf)?
     };
@@ -111,7 +111,7 @@ fn uninstall_one(
         }
     }
     applied.keep()?;
-    place.tidy(&left);
+    place.tidy(&loaded.conf);
     post_transaction(session, target);
     Ok(())
 }

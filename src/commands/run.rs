@@ -483,7 +483,7 @@ impl Engine<'_> {
                     let (tree, report) = (&session.tree, &session.report);
                     let distribution = session.distribution;
                     let place = Placement { tree, report, distribution, id, target: self.target };
-                    place.tidy(&place.directories(&loaded.conf));
+                    place.tidy(&loaded.conf);
                 }
                 Ok(())
             }

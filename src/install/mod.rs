@@ -97,9 +97,8 @@ impl Placement<'_> {
     }
 
     /// Takes the active version's files out of the install tree and puts originals back. The
-    /// caller has made sure that this version is the active one. Also returns the directories that
-    /// files were taken out of, for [`Placement::tidy`].
-    pub fn uninstall(&self, conf: &ModuleConf) -> Result<(Applied, Vec<PathBuf>)> {
+    /// caller has made sure that this version is the active one.
+    pub fn uninstall(&self, conf: &ModuleConf) -> Result<Applied> {
         let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
         self.report.line(format_args!(
@@ -107,7 +106,6 @@ impl Placement<'_> {
             self.id, self.target
         ));
         let mut transaction = self.transaction("uninstalling");
-        let mut left = Vec::new();
         for record in &conf.records {
             let directory = self.directory(&record.dest_location);
             let Some(place) = find_module(&directory, &record.dest_name) else {
@@ -122,25 +120,21 @@ impl Placement<'_> {
             };
             self.report.line(format_args!("Deleting {}", place.display()));
             transaction.take(&place);
-            left.push(directory);
             self.restore_original(&mut transaction, &record.dest_name)?;
         }
         transaction.take(&self.tree.active_link(self.id.name(), self.target));
-        Ok((transaction.apply()?, left))
+        transaction.apply()
     }
 
-    /// Removes directories that are empty now, and their parents in the kernel's directory and
-    /// among the originals.
-    pub fn tidy(&self, left: &[PathBuf]) {
+    /// Removes the directories that the module's files go to, where they are empty now, and their
+    /// parents in the kernel's directory and among the originals.
+    pub fn tidy(&self, conf: &ModuleConf) {
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
-        left.iter().for_each(|directory| files::remove_empty_up_to(directory, &kernel_dir));
+        for record in &conf.records {
+            files::remove_empty_up_to(&self.directory(&record.dest_location), &kernel_dir);
+        }
         let module_dir = self.tree.module_dir(self.id.name());
         files::remove_empty_up_to(&self.tree.originals_dir(self.id.name(), self.target), &module_dir);
-    }
-
-    /// The directories that the module's files go to.
-    pub fn directories(&self, conf: &ModuleConf) -> Vec<PathBuf> {
-        conf.records.iter().map(|record| self.directory(&record.dest_location)).collect()
     }
 
     /// Whether this version's files are all where they should be, and how they differ; of one that
@@ -318,6 +312,37 @@ pub fn depmod(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()
         report.err(said);
     }
     Err(Failure::Depmod { kernel: kernel.to_string() }.into())
+}
+
+/// What depmod makes (depmod(8), modules.dep(5)) and nobody's package owns.
+const INDEXES: [&str; 12] = [
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.builtin.alias.bin",
+    "modules.builtin.bin",
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.devname",
+    "modules.softdep",
+    "modules.symbols",
+    "modules.symbols.bin",
+    "modules.weakdep",
+    "modules.builtin.modinfo.alias.bin",
+];
+
+/// Makes a kernel's module indexes anew after modules went. A directory that holds nothing but
+/// indexes is one that we made, or whose package is gone: it goes as a whole.
+pub fn depmod_after_removal(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()> {
+    let kernel_dir = tree.kernel_dir(kernel);
+    let left = || fs::read_dir(&kernel_dir).into_iter().flatten().flatten();
+    let is_index = |name: &std::ffi::OsStr| INDEXES.iter().any(|index| name == *index);
+    if left().any(|entry| !is_index(&entry.file_name())) {
+        return depmod(tree, kernel, report);
+    }
+    left().try_for_each(|entry| files::remove(&entry.path()))?;
+    files::remove_empty_below(&kernel_dir);
+    report.line("Running depmod... done.");
+    Ok(())
 }
 
 /// Finishes what interrupted runs left half done, and says so.
