@@ -472,10 +472,7 @@ impl Engine<'_> {
         match indexed {
             Ok(()) => applied.into_iter().try_for_each(|(_, applied)| applied.keep()),
             Err(error) => {
-                let failure = match error.downcast::<Failure>() {
-                    Ok(failure) => failure,
-                    Err(error) => return Err(error),
-                };
+                let failure = error.downcast::<Failure>()?;
                 for (at, applied) in applied.into_iter().rev() {
                     applied.undo().context("putting back what was there before depmod failed")?;
                     modules[at].1 = Done::Failed(failure.clone().into());
