@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::cli::{Options, TargetArgs};
 use crate::conf::framework::Framework;
@@ -73,6 +73,9 @@ impl Session {
         }
         if !self.os_release_is_there {
             return Err(Failure::NoOsRelease.into());
+        }
+        if !self.tree.path("/dev/null").exists() {
+            bail!("there is no /dev/null here, which every build needs; mount /dev in the image (or chroot)");
         }
         let unwritable = || Failure::TreeNotWritable { tree: self.tree.dkms.display().to_string() };
         fs_err::create_dir_all(&self.tree.dkms).map_err(|_| unwritable())?;
