@@ -5,9 +5,9 @@
 //! command's output goes to standard error.
 
 use std::io::Write;
-use std::process::ExitCode;
 #[expect(clippy::disallowed_types, reason = "sys::tools would be part of what is measured")]
 use std::process::Command;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
