@@ -171,8 +171,9 @@ mod tests {
 
     #[test]
     fn configuration_has_values_and_switches() {
-        let config =
-            KernelConfig::new("CONFIG_AB=n\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_H=\"sha256\"\n");
+        let config = KernelConfig::new(
+            "CONFIG_AB=n\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_H=\"sha256\"\n",
+        );
         assert!(config.enabled("CONFIG_A") && config.enabled("CONFIG_C") && !config.enabled("CONFIG_B"));
         assert_eq!(config.value("CONFIG_H"), Some("sha256"));
     }
