@@ -356,7 +356,7 @@ impl Engine<'_> {
             return Ok((Done::Built, None));
         }
         let applied = self.install(item, &place, report)?;
-        Ok((Done::Installed, Some(applied)))
+        Ok((if applied.is_some() { Done::Installed } else { Done::Already }, applied))
     }
 
     fn build(&self, item: &Item, report: &Report) -> Result<()> {
@@ -414,7 +414,8 @@ impl Engine<'_> {
         headers_missing(self.session, self.target)
     }
 
-    fn install(&self, item: &Item, place: &Placement<'_>, report: &Report) -> Result<Applied> {
+    /// Returns nothing if another run has installed the module while this one waited for it.
+    fn install(&self, item: &Item, place: &Placement<'_>, report: &Report) -> Result<Option<Applied>> {
         let session = self.session;
         let scripts = &item.loaded.conf.scripts;
         let kernel_dir = session.tree.kernel_dir(&self.target.kernel);
@@ -434,6 +435,9 @@ impl Engine<'_> {
             Force { all: session.options.force || again, version: session.options.force_version_override };
         let applied = {
             let _lock = session.tree.lock_module(&item.id, report)?;
+            if !force.all && place.state() == State::Installed {
+                return Ok(None);
+            }
             place.install(&item.loaded.conf, force).inspect_err(|error| match error.downcast_ref() {
                 Some(failure @ Failure::NotNewer { .. }) => report.error(failure),
                 Some(failure @ Failure::SameUnversioned { .. }) => report.err(failure),
@@ -456,7 +460,7 @@ impl Engine<'_> {
                 Err(error) => report.warning(format_args!("running post_install, ignoring: {error:#}")),
             }
         }
-        Ok(applied)
+        Ok(Some(applied))
     }
 
     /// Makes the kernel's module indexes anew, once; if that fails everything goes back to what
@@ -466,16 +470,19 @@ impl Engine<'_> {
             return Ok(());
         }
         let (session, kernel) = (self.session, &self.target.kernel);
-        let _lock = session.tree.lock_kernel(kernel, &session.report)?;
-        let indexed =
-            if session.options.no_depmod { Ok(()) } else { depmod(&session.tree, kernel, &session.report) };
+        let lock = session.tree.lock_kernel(kernel, &session.report);
+        let indexed = lock.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(|_| {
+            if session.options.no_depmod { Ok(()) } else { depmod(&session.tree, kernel, &session.report) }
+        });
         match indexed {
             Ok(()) => applied.into_iter().try_for_each(|(_, applied)| applied.keep()),
             Err(error) => {
-                let failure = error.downcast::<Failure>()?;
+                // Missing or stopped, depmod leaves the modules as hard to find as one that fails.
+                let failure = error.downcast_ref::<Failure>();
+                let again = || failure.map_or_else(|| anyhow::anyhow!("{error:#}"), |it| it.clone().into());
                 for (at, applied) in applied.into_iter().rev() {
                     applied.undo().context("putting back what was there before depmod failed")?;
-                    modules[at].1 = Done::Failed(failure.clone().into());
+                    modules[at].1 = Done::Failed(again());
                     let Item { id, loaded, .. } = &self.items[at];
                     let (tree, report) = (&session.tree, &session.report);
                     let distribution = session.distribution;
