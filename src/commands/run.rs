@@ -17,6 +17,7 @@ use crate::build::jobs::Jobs;
 use crate::conf::policy::Policy;
 use crate::failure::Failure;
 use crate::gate::proof::Image;
+use crate::gate::verdict::Verdict;
 use crate::gate::{self, Outcome, Registered};
 use crate::initramfs;
 use crate::install::{Force, Placement, depmod};
@@ -174,7 +175,7 @@ pub(super) fn run(
 }
 
 /// What this kernel needs to boot, from the newest version of every registered module. A module
-/// whose configuration cannot be read counts by the policy's word alone.
+/// whose configuration cannot be read counts as it did when it last could, for whatever kernel.
 pub(super) fn critical(
     session: &Session,
     target: &Target,
@@ -182,15 +183,27 @@ pub(super) fn critical(
 ) -> Result<Vec<gate::verdict::Critical>> {
     let kernel = session.tree.kernel_config(&target.kernel)?;
     let mut loaded = Vec::new();
-    for id in newest_versions(session)?.values().filter(|id| !session.tree.is_broken(id)) {
-        if let Ok(module) = session.load(id, Some(target)) {
-            let excluded = module.conf.excluded_records(target, &kernel);
-            loaded.push((module, excluded));
+    let mut unreadable = Vec::new();
+    for id in newest_versions(session)?.into_values() {
+        match session.load(&id, Some(target)) {
+            Ok(module) if !session.tree.is_broken(&id) => {
+                let excluded = module.conf.excluded_records(target, &kernel);
+                loaded.push((module, excluded));
+            }
+            _ => unreadable.push(id),
         }
     }
     let registered: Vec<Registered<'_>> =
         loaded.iter().map(|(module, excluded)| Registered { conf: &module.conf, excluded }).collect();
-    Ok(gate::critical(policy, &registered))
+    let mut critical = gate::critical(policy, &registered);
+    let overruled = |name: &str| policy.module_critical.get(name) == Some(&false);
+    for id in unreadable.iter().filter(|id| !overruled(id.name())) {
+        let known = || Verdict::known_critical(&session.tree, id.name());
+        if !critical.iter().any(|critical| critical.name == id.name()) {
+            critical.extend(known());
+        }
+    }
+    Ok(critical)
 }
 
 /// The newest registered version of every module, by name.
