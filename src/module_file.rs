@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_kernels_vermagic_follows_its_configuration() {
-        let config = KernelConfig::parse(
+        let config = KernelConfig::new(
             "CONFIG_X86_64=y\nCONFIG_SMP=y\nCONFIG_MODULE_UNLOAD=y\nCONFIG_MODVERSIONS=y\nCONFIG_PREEMPT_DYNAMIC=y\nCONFIG_PREEMPT_BUILD=y\n",
         );
         assert_eq!(
@@ -336,7 +336,7 @@ mod tests {
     #[case::real_time("CONFIG_PREEMPT_RT=y\n", "5.15 preempt_rt ")]
     #[case::voluntary("CONFIG_PREEMPT_VOLUNTARY=y\n", "5.15 ")]
     fn preemption_is_named_as_the_kernel_names_it(#[case] config: &str, #[case] want: &str) {
-        let config = KernelConfig::parse(&format!("CONFIG_X86_64=y\n{config}"));
+        let config = KernelConfig::new(format!("CONFIG_X86_64=y\n{config}"));
         assert_eq!(kernel_vermagic(&release("5.15"), &config).as_deref(), Some(want));
     }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::cli::{Options, TargetArgs};
 use crate::conf::framework::Framework;
@@ -32,6 +32,7 @@ pub struct Session {
     os_release_is_there: bool,
     /// The module that the command line names, which is the one that `-c` is for.
     asked: OnceLock<ModuleId>,
+    scope: OnceLock<Scope>,
 }
 
 impl Session {
@@ -76,6 +77,7 @@ impl Session {
             framework,
             report,
             asked: OnceLock::new(),
+            scope: OnceLock::new(),
         })
     }
 
@@ -95,6 +97,9 @@ impl Session {
         }
         if !self.os_release_is_there {
             return Err(Failure::NoOsRelease.into());
+        }
+        if !self.tree.path("/dev/null").exists() {
+            bail!("there is no /dev/null here, which every build needs; mount /dev in the image (or chroot)");
         }
         let unwritable = || Failure::TreeNotWritable { tree: self.tree.dkms.display().to_string() };
         fs_err::create_dir_all(&self.tree.dkms).map_err(|_| unwritable())?;
@@ -118,8 +123,13 @@ impl Session {
         self.options.jobs.or(self.framework.parallel_jobs).or(policy.jobs.map(u32::from))
     }
 
-    /// What is in scope for confs.
-    pub fn scope(&self) -> Scope {
+    /// What is in scope for confs; the same for all, and the number of processors takes a dozen
+    /// system calls to find out.
+    pub fn scope(&self) -> &Scope {
+        self.scope.get_or_init(|| self.new_scope())
+    }
+
+    fn new_scope(&self) -> Scope {
         let jobs = match self.options.jobs.or(self.framework.parallel_jobs) {
             Some(0) => String::new(),
             Some(jobs) => jobs.to_string(),
@@ -139,11 +149,11 @@ impl Session {
 
     /// Reads a registered module's configuration for a target.
     pub fn load(&self, id: &ModuleId, target: Option<&Target>) -> Result<Loaded> {
-        let mut scope = self.scope();
-        if self.asked.get() != Some(id) {
-            scope.conf = None;
+        let scope = self.scope();
+        if scope.conf.is_none() || self.asked.get() == Some(id) {
+            return self.tree.load(id, target, scope);
         }
-        self.tree.load(id, target, &scope)
+        self.tree.load(id, target, &Scope { conf: None, ..scope.clone() })
     }
 
     /// The configuration of a kernel that is built for: `--config` and `--kernelsourcedir` go before
@@ -181,7 +191,7 @@ impl Session {
 
     /// The variables that dkms exports to commands and scripts.
     pub fn environment(&self, id: &ModuleId, target: Option<&Target>) -> Vec<(String, String)> {
-        let variables = self.tree.variables(Some(id), target, &self.scope());
+        let variables = self.tree.variables(Some(id), target, self.scope());
         ["arch", "kernelver", "kernel_source_dir", "module", "module_version"]
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), variables.scalar(name)?.to_owned())))
