@@ -161,10 +161,10 @@ impl Session {
     pub fn kernel_config(&self, kernel: &KernelRelease) -> Result<KernelConfig> {
         let (given, config) =
             (self.options.kernel_source_dir.as_deref(), self.options.kernel_config.as_deref());
-        if given.is_some() || config.is_some() {
-            if let Some(build_dir) = self.tree.kernel_build_dir(kernel, given, config)? {
-                return Ok(build_dir.config);
-            }
+        if (given.is_some() || config.is_some())
+            && let Some(build_dir) = self.tree.kernel_build_dir(kernel, given, config)?
+        {
+            return Ok(build_dir.config);
         }
         self.tree.kernel_config(kernel)
     }
