@@ -23,7 +23,9 @@ use std::sync::OnceLock;
 
 use fs_err as fs;
 
+mod disk;
 mod ran;
+pub use disk::Disk;
 pub use ran::Ran;
 
 /// As dkms and the kernel call this machine's architecture.
