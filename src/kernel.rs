@@ -2,7 +2,6 @@
 //! Kernel releases, their configuration, and dkms's ordering of versions.
 //! Pure: nothing here looks at the disk.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -121,23 +120,19 @@ fn padded(version: &str) -> String {
 /// A kernel's configuration, from `.config` or `include/config/auto.conf` (both are lines of
 /// `CONFIG_NAME=value`, Documentation/kbuild/kconfig.rst).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KernelConfig(BTreeMap<String, String>);
+pub struct KernelConfig(String);
 
 impl KernelConfig {
-    /// Reads the text of a configuration file; lines of any other form are passed over.
-    pub fn parse(text: &str) -> Self {
-        Self(
-            text.lines()
-                .filter_map(|line| line.trim().split_once('='))
-                .filter(|(name, _)| name.starts_with("CONFIG_"))
-                .map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()))
-                .collect(),
-        )
+    /// Takes the text of a configuration file. A handful of its thousands of symbols is asked for
+    /// at most, so that looking through the text is much cheaper than taking it apart.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
     }
 
     /// The value of a symbol, without its quotes; `CONFIG_` belongs to the name.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        let mut values = self.0.lines().rev().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        values.next().map(|value| value.trim().trim_matches('"'))
     }
 
     /// Whether a symbol is `y` or `m`.
@@ -176,8 +171,9 @@ mod tests {
 
     #[test]
     fn configuration_has_values_and_switches() {
-        let config =
-            KernelConfig::parse("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_H=\"sha256\"\n");
+        let config = KernelConfig::new(
+            "CONFIG_AB=n\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_H=\"sha256\"\n",
+        );
         assert!(config.enabled("CONFIG_A") && config.enabled("CONFIG_C") && !config.enabled("CONFIG_B"));
         assert_eq!(config.value("CONFIG_H"), Some("sha256"));
     }

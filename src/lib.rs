@@ -1,5 +1,49 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! dkms-hooks
+//! dkms-hooks: a drop-in for dkms that never lets a machine boot into a kernel that lacks the
+//! modules it needs.
+//!
+//! # The way data flows
+//!
+//! ```text
+//! main ─ cli ───────┐                     ┌─ plan       which modules, in which order
+//!                   ├─ commands ──────────┼─ build      patch, make (one jobserver), verify, store
+//! main ─ hook ──────┘  one file per verb; ├─ install    staged swap, one depmod per kernel
+//!   what package       run.rs is one run  ├─ initramfs  at most once per kernel
+//!   managers call      for one kernel     └─ gate       proof → verdict → hold or release
+//!
+//! below them: tree, conf, kernel, module, module_file; below those: sys
+//! ```
+//!
+//! Nothing calls upwards, and the rooms right of `commands` do not call each other, except that
+//! `gate` asks `initramfs` where a kernel's images are. `conf` and `plan` are pure; `sys::root` is
+//! the only maker of absolute paths, `sys::tools` the only runner of programs, `sys::report` the
+//! only printer, `main` the only place that exits. [`failure::Failure`] holds every message and
+//! exit code that scripts know from dkms.
+//!
+//! # One run for one kernel (`commands/run.rs`)
+//!
+//! 1. The kernel is marked *pending* if anything that the machine needs to boot is registered.
+//! 2. Workers take modules in dependency order: build under the module's lock, install under the
+//!    kernel's; a failure is the module's own and of what depends on it.
+//! 3. One depmod. If it fails, every swap of the run is undone.
+//! 4. One initramfs, if a module asks for it (REMAKE_INITRD, or it is boot-critical) and nobody
+//!    else makes one after us. No lock is held: generators call hooks, which call us.
+//! 5. The verdict, from what is really there ([`gate::proof`]), not from what the run believes.
+//!
+//! # Changes and crashes
+//!
+//! Every change to the install tree or the dkms tree is a [`tree::transaction`]: staged beside its
+//! place, journalled, swapped in by rename, the old content kept until the end. Each run that
+//! changes something first finishes what a dead one left. Locks are flock(2) on files in
+//! `.hooks/locks`, taken in the order module, kernel; none can go stale.
+//!
+//! # The gate
+//!
+//! A verdict (`.hooks/verdicts/K.json`) is `pending`, `proven` or `held`. Kernels without one are
+//! left alone. Whoever is about to publish a kernel asks: the kernel-install plugins end with 77,
+//! GRUB's last script prints a default that may boot, Debian's postinst.d fails where neither
+//! holds. They look again at what is not proven, so a kernel that was mended without us is freed.
+
 pub mod build;
 pub mod cli;
 pub mod commands;

@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_kernels_vermagic_follows_its_configuration() {
-        let config = KernelConfig::parse(
+        let config = KernelConfig::new(
             "CONFIG_X86_64=y\nCONFIG_SMP=y\nCONFIG_MODULE_UNLOAD=y\nCONFIG_MODVERSIONS=y\nCONFIG_PREEMPT_DYNAMIC=y\nCONFIG_PREEMPT_BUILD=y\n",
         );
         assert_eq!(

@@ -67,7 +67,8 @@ entries() {
 # What linux-image's maintainer script does once the kernel is unpacked.
 install_kernel() {
     lab_kernel "$ROOT" "$1"
-    show run-parts --report --exit-on-error "--arg=$1" "--arg=/boot/vmlinuz-$1" /etc/kernel/postinst.d
+    show env "DEB_MAINT_PARAMS='configure' ''" \
+        run-parts --report --exit-on-error "--arg=$1" "--arg=/boot/vmlinuz-$1" /etc/kernel/postinst.d
 }
 
 # write_module NAME STATEMENT [CONF-LINE…]: a module of ours in /usr/src/NAME-1.0.

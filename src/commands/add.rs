@@ -53,7 +53,7 @@ pub fn register_if_missing(session: &Session, id: &ModuleId) -> Result<()> {
 
 fn identify(session: &Session, directory: &Path) -> Result<ModuleId> {
     let conf = fs::canonicalize(directory)?.join("dkms.conf");
-    let loaded = session.tree.load_from(&conf, None, None, &session.scope())?;
+    let loaded = session.tree.load_from(&conf, None, None, session.scope())?;
     Ok(loaded.conf.id)
 }
 
@@ -90,7 +90,7 @@ fn register(session: &Session, id: &ModuleId) -> Result<()> {
     let conf = session.options.conf.clone().unwrap_or_else(|| source.join("dkms.conf"));
     let running = tree.running_kernel().ok();
     let target = running.map(|kernel| crate::module::Target { kernel, arch: tree.arch.clone() });
-    let loaded = tree.load_from(&conf, Some(id), target.as_ref(), &session.scope())?;
+    let loaded = tree.load_from(&conf, Some(id), target.as_ref(), session.scope())?;
     check_strictly(&loaded, &conf)?;
     loaded.conf.warnings.iter().for_each(|warning| session.report.err(warning));
     loaded.conf.deprecated.iter().for_each(|feature| session.report.err(feature));

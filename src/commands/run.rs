@@ -355,8 +355,10 @@ impl Engine<'_> {
         if item.goal == Goal::Built {
             return Ok((Done::Built, None));
         }
-        let applied = self.install(item, &place, report)?;
-        Ok((Done::Installed, Some(applied)))
+        match self.install(item, &place, report)? {
+            Some(applied) => Ok((Done::Installed, Some(applied))),
+            None => Ok((Done::Already, None)),
+        }
     }
 
     fn build(&self, item: &Item, report: &Report) -> Result<()> {
@@ -414,7 +416,8 @@ impl Engine<'_> {
         headers_missing(self.session, self.target)
     }
 
-    fn install(&self, item: &Item, place: &Placement<'_>, report: &Report) -> Result<Applied> {
+    /// Returns nothing if somebody else has done it meanwhile.
+    fn install(&self, item: &Item, place: &Placement<'_>, report: &Report) -> Result<Option<Applied>> {
         let session = self.session;
         let scripts = &item.loaded.conf.scripts;
         let kernel_dir = session.tree.kernel_dir(&self.target.kernel);
@@ -434,6 +437,9 @@ impl Engine<'_> {
             Force { all: session.options.force || again, version: session.options.force_version_override };
         let applied = {
             let _lock = session.tree.lock_module(&item.id, report)?;
+            if !force.all && place.state() == State::Installed {
+                return Ok(None);
+            }
             place.install(&item.loaded.conf, force).inspect_err(|error| match error.downcast_ref() {
                 Some(failure @ Failure::NotNewer { .. }) => report.error(failure),
                 Some(failure @ Failure::SameUnversioned { .. }) => report.err(failure),
@@ -456,7 +462,7 @@ impl Engine<'_> {
                 Err(error) => report.warning(format_args!("running post_install, ignoring: {error:#}")),
             }
         }
-        Ok(applied)
+        Ok(Some(applied))
     }
 
     /// Makes the kernel's module indexes anew, once; if that fails everything goes back to what
@@ -472,10 +478,7 @@ impl Engine<'_> {
         match indexed {
             Ok(()) => applied.into_iter().try_for_each(|(_, applied)| applied.keep()),
             Err(error) => {
-                let failure = match error.downcast::<Failure>() {
-                    Ok(failure) => failure,
-                    Err(error) => return Err(error),
-                };
+                let failure = error.downcast::<Failure>()?;
                 for (at, applied) in applied.into_iter().rev() {
                     applied.undo().context("putting back what was there before depmod failed")?;
                     modules[at].1 = Done::Failed(failure.clone().into());

@@ -2,8 +2,9 @@
 //! What every verb needs at hand: options, trees, settings, the printer.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::cli::{Options, TargetArgs};
 use crate::conf::framework::Framework;
@@ -28,6 +29,7 @@ pub struct Session {
     pub distribution: Distribution,
     pub report: Report,
     os_release_is_there: bool,
+    scope: OnceLock<Scope>,
 }
 
 impl Session {
@@ -59,6 +61,7 @@ impl Session {
             tree,
             framework,
             report,
+            scope: OnceLock::new(),
         })
     }
 
@@ -73,6 +76,9 @@ impl Session {
         }
         if !self.os_release_is_there {
             return Err(Failure::NoOsRelease.into());
+        }
+        if !self.tree.path("/dev/null").exists() {
+            bail!("there is no /dev/null here, which every build needs; mount /dev in the image (or chroot)");
         }
         let unwritable = || Failure::TreeNotWritable { tree: self.tree.dkms.display().to_string() };
         fs_err::create_dir_all(&self.tree.dkms).map_err(|_| unwritable())?;
@@ -96,8 +102,13 @@ impl Session {
         self.options.jobs.or(self.framework.parallel_jobs).or(policy.jobs.map(u32::from))
     }
 
-    /// What is in scope for confs.
-    pub fn scope(&self) -> Scope {
+    /// What is in scope for confs; the same for all, and the number of processors takes a dozen
+    /// system calls to find out.
+    pub fn scope(&self) -> &Scope {
+        self.scope.get_or_init(|| self.new_scope())
+    }
+
+    fn new_scope(&self) -> Scope {
         let jobs = match self.options.jobs.or(self.framework.parallel_jobs) {
             Some(0) => String::new(),
             Some(jobs) => jobs.to_string(),
@@ -117,7 +128,7 @@ impl Session {
 
     /// Reads a registered module's configuration for a target.
     pub fn load(&self, id: &ModuleId, target: Option<&Target>) -> Result<Loaded> {
-        self.tree.load(id, target, &self.scope())
+        self.tree.load(id, target, self.scope())
     }
 
     /// Pairs `-k` and `-a`; the running kernel and this machine's architecture stand in for what
@@ -142,7 +153,7 @@ impl Session {
 
     /// The variables that dkms exports to commands and scripts.
     pub fn environment(&self, id: &ModuleId, target: Option<&Target>) -> Vec<(String, String)> {
-        let variables = self.tree.variables(Some(id), target, &self.scope());
+        let variables = self.tree.variables(Some(id), target, self.scope());
         ["arch", "kernelver", "kernel_source_dir", "module", "module_version"]
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), variables.scalar(name)?.to_owned())))

@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn kernel_config() -> KernelConfig {
-        KernelConfig::parse("CONFIG_PCI=y\nCONFIG_USB=m\n# CONFIG_RT is not set\n")
+        KernelConfig::new("CONFIG_PCI=y\nCONFIG_USB=m\n# CONFIG_RT is not set\n")
     }
 
     #[rstest]

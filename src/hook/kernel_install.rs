@@ -15,6 +15,7 @@ use crate::gate::proof::Image;
 use crate::gate::verdict::Standing;
 use crate::initramfs;
 use crate::kernel::KernelRelease;
+use crate::sys::files;
 
 /// Later plugins are skipped, kernel-install succeeds (kernel-install(8), "Plugins").
 const SKIP_LATER: u8 = 77;
@@ -71,9 +72,35 @@ fn build(session: &Session, kernel: KernelRelease) -> Result<u8> {
     if !session.tree.kernel_dir(&kernel).is_dir() {
         return Ok(0); // a kernel without modules has none of ours either
     }
+    if built_by_package_manager(session) {
+        return look_again(session, kernel);
+    }
     match bring_up_to_date(session, &target(session, kernel), Caller::KernelInstallation)? {
         Event::Fine => Ok(0),
         Event::Held => held(session),
+    }
+}
+
+/// Under dpkg, linux-image's and linux-headers' own hooks build: building what failed there once
+/// more, each time that update-initramfs calls kernel-install, would cost and tell nothing new.
+fn built_by_package_manager(session: &Session) -> bool {
+    let under_dpkg =
+        ["DEB_MAINT_PARAMS", "DPKG_MAINTSCRIPT_PACKAGE"].iter().any(|name| std::env::var_os(name).is_some());
+    under_dpkg && files::is_executable(&session.tree.path("/etc/kernel/postinst.d/dkms"))
+}
+
+/// Holds a kernel that still lacks something, whoever was to bring it. Its reasons have been told.
+fn look_again(session: &Session, kernel: KernelRelease) -> Result<u8> {
+    let images = Image::Later(initramfs::images(&session.tree, &kernel));
+    match prove_installed(session, &target(session, kernel), &images)? {
+        Some(verdict) if verdict.standing == Standing::Held => {
+            session.report.err(format_args!(
+                "dkms: kernel {} is held, no boot entry is made for it; dkms gate tells why.",
+                verdict.kernel
+            ));
+            held(session)
+        }
+        _ => Ok(0),
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod distribution;
 mod sanity;
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -22,6 +23,9 @@ use crate::tree::Tree;
 use crate::tree::state::active_link_target;
 use crate::tree::transaction::{Applied, Transaction, recover};
 use distribution::Distribution;
+
+/// How much of two files is compared at a time.
+const PIECE: usize = 64 * 1024;
 
 /// What may be overridden.
 #[derive(Debug, Clone, Copy, Default)]
@@ -275,14 +279,30 @@ pub fn same_module(a: &Path, b: &Path) -> bool {
         _ => return false,
     };
     let same_form = a.extension() == b.extension();
-    if same_form && !same_size {
+    if same_size && same_bytes(a, b).unwrap_or(false) {
+        return true;
+    }
+    if same_form {
         return false;
     }
     let (Ok(a), Ok(b)) = (fs::read(a), fs::read(b)) else { return false };
-    if same_form || a == b {
-        return a == b;
-    }
     matches!((module_file::unpacked(&a), module_file::unpacked(&b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Compares two files piece by piece: whole, large modules do not fit the caches, and `status`
+/// looks at every one of them.
+fn same_bytes(a: &Path, b: &Path) -> std::io::Result<bool> {
+    let mut a = BufReader::with_capacity(PIECE, fs::File::open(a)?);
+    let mut b = BufReader::with_capacity(PIECE, fs::File::open(b)?);
+    loop {
+        let (left, right) = (a.fill_buf()?, b.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 || left[..length] != right[..length] {
+            return Ok(left.is_empty() && right.is_empty());
+        }
+        a.consume(length);
+        b.consume(length);
+    }
 }
 
 /// Makes a kernel's module indexes anew and says so. The kernel's lock must be held.

@@ -43,10 +43,13 @@ impl Root {
             CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS
         };
         let private = unshare(spaces);
-        if let (true, Ok(())) = (as_root, private) {
-            let none = None::<&str>;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-                .context("making this process's mounts private")?;
+        let none = None::<&str>;
+        // In a chroot / is no mount point, and mounts cannot be kept from the system around it:
+        // the image's own /dev has to do there.
+        if as_root
+            && private.is_ok()
+            && mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).is_ok()
+        {
             bind_devices(image)?;
         }
         nix::unistd::chroot(image).with_context(|| format!("entering the image {}", image.display()))?;

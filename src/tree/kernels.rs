@@ -63,7 +63,7 @@ impl Tree {
         let mut parsed = KernelConfig::default();
         for place in places {
             if let Some(text) = files::read_if_there(&place)? {
-                parsed = KernelConfig::parse(&text);
+                parsed = KernelConfig::new(text);
                 break;
             }
         }
@@ -82,7 +82,7 @@ impl Tree {
         ];
         for place in places {
             if let Some(text) = files::read_if_there(&place)? {
-                return Ok(KernelConfig::parse(&text));
+                return Ok(KernelConfig::new(text));
             }
         }
         Ok(KernelConfig::default())

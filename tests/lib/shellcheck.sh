@@ -15,4 +15,4 @@ git ls-files -co --exclude-standard | while read -r file; do
     if [ -f "$file" ] && head -n 1 "$file" | grep -qE '^#!.*\b(ba)?sh\b'; then
         printf '%s\0' "$file"
     fi
-done | xargs -0 shellcheck -x
+done | xargs -0 shellcheck -x -P SCRIPTDIR
