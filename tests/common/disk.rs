@@ -5,6 +5,7 @@
 use std::env;
 use std::fmt;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -22,6 +23,13 @@ pub struct Disk {
     dir: TempDir,
 }
 
+/// An image for many tests to begin from. It has no name any more: it cannot outlive the tests,
+/// although a static is never dropped.
+#[derive(Debug)]
+pub struct Template {
+    image: fs::File,
+}
+
 /// What a machine said on its serial line, and which kernel it was.
 #[derive(Debug)]
 pub struct Booted {
@@ -32,20 +40,17 @@ pub struct Booted {
 impl Disk {
     /// Debian with two kernels, both with headers and initramfs, a compiler, GRUB, and no dkms.
     pub fn new() -> Self {
-        // One at a time: the first makes the image, the others copy it.
-        static BASE: OnceLock<Disk> = OnceLock::new();
-        BASE.get_or_init(|| {
-            let disk = Self::empty();
-            disk.script("make-base", &["--compiler"], Some(disk.image()), &[]).succeeds();
-            disk
-        })
-        .clone()
+        let disk = Self::empty();
+        disk.script("make-base", &["--compiler"], Some(disk.image()), &[]).succeeds();
+        disk
     }
 
     fn empty() -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let roots = env::var_os("DKMS_TEST_ROOTS")
-            .map_or_else(|| repository.join("target/test-roots"), |roots| env::current_dir().unwrap().join(roots));
+        let roots = env::var_os("DKMS_TEST_ROOTS").map_or_else(
+            || repository.join("target/test-roots"),
+            |roots| env::current_dir().unwrap().join(roots),
+        );
         fs::create_dir_all(&roots).unwrap();
         Self { dir: tempfile::Builder::new().prefix("disk-").tempdir_in(roots).unwrap() }
     }
@@ -88,14 +93,24 @@ impl Disk {
         said.succeeds().stdout().lines().map(str::to_owned).collect()
     }
 
-    /// The kernel that grub.cfg and grubenv lead to, as `gate::grub` reads them.
+    /// The kernel that grub.cfg, grubenv and the images in /boot lead to, as `gate::grub` reads them.
     ///
     /// # Panics
     /// When they do not tell.
     pub fn predicted(&self) -> String {
-        let cfg = self.sh("cat /boot/grub/grub.cfg").succeeds().stdout();
-        let env = self.sh("cat /boot/grub/grubenv").stdout();
-        match predict(&cfg, &GrubEnv::parse(env.as_bytes())) {
+        let said = self.sh("cd /boot/grub
+             for image in $(grep -o '/boot/vmlinuz-[^ ]*' grub.cfg | sort -u); do
+                 [ -e \"$image\" ] || echo \"$image\"
+             done
+             echo @@@
+             [ ! -e grubenv ] || cat grubenv
+             echo @@@
+             cat grub.cfg");
+        let said = said.succeeds().stdout();
+        let [missing, env, cfg] = said.split("@@@\n").collect::<Vec<_>>().try_into().unwrap();
+        let env = GrubEnv::parse(env.as_bytes());
+        let env = missing.lines().fold(env, |env, image| env.with_missing(image));
+        match predict(cfg, &env) {
             Prediction::Entry { kernel: Some(kernel), .. } => kernel.to_string(),
             other => panic!("{other:?} from {self}"),
         }
@@ -118,11 +133,17 @@ impl Disk {
     }
 }
 
-impl Clone for Disk {
-    fn clone(&self) -> Self {
-        let copy = Self::empty();
+impl Template {
+    /// From here on the image is only copied.
+    pub fn from(disk: Disk) -> Self {
+        Self { image: fs::File::open(disk.image()).unwrap() }
+    }
+
+    pub fn disk(&self) -> Disk {
+        let copy = Disk::empty();
+        let image = format!("/proc/{}/fd/{}", std::process::id(), self.image.as_raw_fd());
         // Not fs::copy: it would fill in the holes.
-        let status = Command::new("cp").arg("--sparse=always").arg(self.image()).arg(copy.image()).status();
+        let status = Command::new("cp").arg("--sparse=always").arg(image).arg(copy.image()).status();
         assert!(status.unwrap().success());
         copy
     }

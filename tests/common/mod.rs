@@ -23,9 +23,8 @@ use std::sync::OnceLock;
 
 use fs_err as fs;
 
-mod disk;
+pub mod disk;
 mod ran;
-pub use disk::Disk;
 pub use ran::Ran;
 
 /// As dkms and the kernel call this machine's architecture.
