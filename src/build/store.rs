@@ -62,7 +62,7 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
     for product in &products {
         let image = fs::read(&product.path)?;
         let wanted = Wanted {
-            name: &product.built,
+            name: Some(&product.built),
             kernel: &build.target.kernel,
             arch: &build.target.arch,
             vermagic: vermagic.as_deref(),

@@ -9,7 +9,6 @@ use super::run::{Done, Goal, Initramfs, Item, Kind, RunResult, newest_versions, 
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::failure::Failure;
-use crate::gate::verdict::Standing;
 use crate::module::{ModuleId, State, Target};
 use crate::plan::{self, Node};
 
@@ -82,7 +81,8 @@ fn conclude(session: &Session, id: &ModuleId, result: RunResult) -> Result<()> {
         return Err(error);
     }
     match (result.gate, result.trouble) {
-        (Some(outcome), _) if outcome.verdict.standing == Standing::Held => {
+        // Held for want of another module it has been said, and is no failure of this one.
+        (Some(outcome), _) if outcome.holds_for(id) => {
             let verdict = outcome.verdict;
             Err(Failure::Gate { kernel: verdict.kernel.to_string(), reasons: verdict.reasons }.into())
         }

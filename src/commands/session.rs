@@ -33,9 +33,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// Reads the framework's configuration; options go before it.
-    pub fn open(root: Root, options: Options) -> Result<Self> {
-        let framework = registered::framework(&root)?;
+    /// Reads the framework's configuration; options go before it. `regardless` goes on with the
+    /// defaults where it cannot be read.
+    pub fn open(root: Root, options: Options, regardless: bool) -> Result<Self> {
+        let framework = match registered::framework(&root) {
+            Err(error) if regardless => {
+                let report = Report::new(options.quiet, options.verbose);
+                report.warning(format_args!("going on with the defaults: {error:#}"));
+                Framework::default()
+            }
+            framework => framework?,
+        };
         let report = Report::new(options.quiet, options.verbose || framework.verbose);
         framework.warnings.iter().for_each(|warning| report.warning(warning));
         let place = |option: &Option<PathBuf>, setting: &str| {

@@ -50,7 +50,7 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
                 }
                 Found::File(path) => match check(
                     &path,
-                    Wanted { name: module, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() },
+                    Wanted { name: None, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() },
                 ) {
                     Ok(time) => newest = newest.max(Some((time, path))),
                     Err(error) => {

@@ -44,6 +44,11 @@ impl Group {
         Self(group)
     }
 
+    /// Asks every process of the group to end.
+    pub(super) fn end(&self) {
+        let _ = killpg(Pid::from_raw(self.0), Signal::SIGTERM);
+    }
+
     /// Ends every process of the group at once.
     pub(super) fn kill(&self) {
         let _ = killpg(Pid::from_raw(self.0), Signal::SIGKILL);

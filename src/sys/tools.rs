@@ -253,6 +253,9 @@ impl Run {
         drop(self);
         let mut child = child.with_context(|| format!("starting {name}"))?;
         let group = signals::Group::register(child.id());
+        if signals::caught().is_some() {
+            group.end(); // the signal came before there was a group to pass it on to
+        }
         let done = (Mutex::new(false), Condvar::new());
         std::thread::scope(|scope| {
             let (group, done) = (&group, &done);

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `make install`: every family gets its files, below DESTDIR and nowhere else, each hook inert
+//! where the binary is not.
+#![allow(clippy::disallowed_types, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use rstest::rstest;
+
+const EVERYWHERE: [&str; 8] = [
+    "etc/dkms/framework.conf",
+    "etc/grub.d/zz_dkms",
+    "usr/lib/dkms/common.postinst",
+    "usr/lib/dkms/dkms_autoinstaller",
+    "usr/lib/kernel/install.d/15-dkms.install",
+    "usr/lib/kernel/install.d/88-dkms-proof.install",
+    "usr/lib/systemd/system/dkms.service",
+    "BINARY",
+];
+
+const DEBIAN: [&str; 4] = [
+    "etc/kernel/header_postinst.d/dkms",
+    "etc/kernel/postinst.d/dkms",
+    "etc/kernel/preinst.d/dkms",
+    "etc/kernel/prerm.d/dkms",
+];
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Installs with a stand-in for the binary, which is not what is looked at here.
+fn install(dest: &Path, family: &str) -> std::process::Output {
+    let tree = dest.join("repository");
+    fs_err::create_dir_all(tree.join("build")).unwrap();
+    let parts = ["packaging", "hooks", "install.d"];
+    let copied = Command::new("cp").arg("-r").args(parts).arg(&tree).current_dir(repository()).status();
+    assert!(copied.unwrap().success());
+    fs_err::write(tree.join("build/dkms"), "#!/bin/sh\n").unwrap();
+    Command::new(tree.join("packaging/install.sh"))
+        .arg(dest.join("root"))
+        .args(["/usr", family])
+        .output()
+        .unwrap()
+}
+
+fn files(directory: &Path) -> BTreeSet<String> {
+    let listed =
+        Command::new("find").args([".", "-type", "f", "-printf", "%P\n"]).current_dir(directory).output();
+    String::from_utf8(listed.unwrap().stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[rstest]
+#[case::debian("debian", "usr/sbin/dkms", &DEBIAN)]
+#[case::redhat("redhat", "usr/sbin/dkms", &[])]
+#[case::arch("arch", "usr/bin/dkms", &[])]
+#[case::clear("clear", "usr/sbin/dkms", &[])]
+fn each_family_gets_its_files(#[case] family: &str, #[case] binary: &str, #[case] own: &[&str]) {
+    let dest = tempfile::tempdir().unwrap();
+    let ran = install(dest.path(), family);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let want: BTreeSet<String> = EVERYWHERE
+        .iter()
+        .chain(own)
+        .map(|path| if *path == "BINARY" { binary } else { path }.to_owned())
+        .collect();
+    assert_eq!(files(&dest.path().join("root")), want);
+    assert!(dest.path().join("root/var/lib/dkms").is_dir());
+}
+
+#[test]
+fn an_unknown_family_is_refused() {
+    let dest = tempfile::tempdir().unwrap();
+    let ran = install(dest.path(), "plan9");
+    assert!(!ran.status.success());
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("unknown FAMILY 'plan9'"));
+    assert!(!dest.path().join("root").exists());
+}
+
+#[test]
+fn an_administrators_settings_survive_a_second_installation() {
+    let dest = tempfile::tempdir().unwrap();
+    install(dest.path(), "debian");
+    let settings = dest.path().join("root/etc/dkms/framework.conf");
+    fs_err::write(&settings, "verbose=1\n").unwrap();
+    install(dest.path(), "debian");
+    assert_eq!(fs_err::read_to_string(&settings).unwrap(), "verbose=1\n");
+}
+
+/// A hook that a removed package has left behind must not fail anybody's update.
+#[test]
+fn every_hook_is_inert_without_the_binary() {
+    let hooks = Command::new("find")
+        .args(["hooks", "install.d", "-type", "f", "-perm", "-u+x"])
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    let hooks = String::from_utf8(hooks.stdout).unwrap();
+    assert!(hooks.lines().count() >= 9, "{hooks}");
+    for hook in hooks.lines() {
+        let text = fs_err::read_to_string(repository().join(hook)).unwrap();
+        // The path is absolute, so that only reading can tell on a machine that has a dkms.
+        assert!(text.contains("[ -x /usr/sbin/dkms ] || exit 0"), "{hook} has no guard");
+        assert!(text.lines().count() <= 9, "{hook} is no thin file any more");
+    }
+}
