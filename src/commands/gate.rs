@@ -94,8 +94,22 @@ pub(super) fn finish(session: &Session, target: &Target, result: &RunResult) -> 
     let gate = session.gate(&policy);
     if outcome.verdict.standing == Standing::Held {
         gate.announce(&outcome.verdict);
+        if policy.on_failure != OnFailure::Warn {
+            deny(session, &target.kernel, outcome);
+        }
     }
     release(session, &target.kernel, outcome)
+}
+
+/// Takes the default from a kernel that was fit before, or that nobody had looked at, and is not
+/// now: outside of a kernel's installation nobody updates the boot loader after us.
+fn deny(session: &Session, kernel: &KernelRelease, outcome: &Outcome) {
+    if matches!(outcome.before, Some(Standing::Held | Standing::Pending)) {
+        return;
+    }
+    if let Err(error) = loader::move_default(&session.tree, &session.report) {
+        session.report.warning(format_args!("taking the default from kernel {kernel}, ignoring: {error:#}"));
+    }
 }
 
 /// Updates the boot loader if a kernel was not fit before and is now.

@@ -137,7 +137,10 @@ impl Gate<'_> {
             if before.is_some() {
                 Verdict::forget(self.tree, kernel)?;
             }
-            return Ok(None);
+            // What it lacked is not needed any more: it is fit, and may have been denied an update.
+            let fit = || Verdict::now(kernel, Standing::Proven, Vec::new(), Vec::new());
+            let is_freed = before.is_some() && !self.is_off();
+            return Ok(is_freed.then(|| Outcome { verdict: fit(), before }));
         }
         let proof = prove(self.tree, kernel, critical, image)?;
         let (standing, mut reasons) = match (proof.missing.is_empty(), proof.awaited.is_empty()) {
