@@ -336,7 +336,7 @@ mod tests {
     #[case::real_time("CONFIG_PREEMPT_RT=y\n", "5.15 preempt_rt ")]
     #[case::voluntary("CONFIG_PREEMPT_VOLUNTARY=y\n", "5.15 ")]
     fn preemption_is_named_as_the_kernel_names_it(#[case] config: &str, #[case] want: &str) {
-        let config = KernelConfig::new(&format!("CONFIG_X86_64=y\n{config}"));
+        let config = KernelConfig::new(format!("CONFIG_X86_64=y\n{config}"));
         assert_eq!(kernel_vermagic(&release("5.15"), &config).as_deref(), Some(want));
     }
 

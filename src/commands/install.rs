@@ -98,7 +98,7 @@ fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Resul
     }
     let loaded = session.load(id, Some(target))?;
     check_strictly(&loaded, &session.tree.source_link(id).join("dkms.conf"))?;
-    let kernel = session.tree.kernel_config(&target.kernel)?;
+    let kernel = session.kernel_config(&target.kernel)?;
     let mut candidates = vec![(id.clone(), loaded)];
     for newest in newest_versions(session)?.into_values().filter(|other| other.name() != id.name()) {
         // A module that cannot be read matters only if it is depended on; it is unknown then.

@@ -181,7 +181,7 @@ pub(super) fn critical(
     target: &Target,
     policy: &Policy,
 ) -> Result<Vec<gate::verdict::Critical>> {
-    let kernel = session.tree.kernel_config(&target.kernel)?;
+    let kernel = session.kernel_config(&target.kernel)?;
     let mut loaded = Vec::new();
     let mut unreadable = Vec::new();
     for id in newest_versions(session)?.into_values() {
@@ -375,7 +375,7 @@ impl Engine<'_> {
     fn build(&self, item: &Item, report: &Report) -> Result<()> {
         let (session, target, id) = (self.session, self.target, &item.id);
         let tree = &session.tree;
-        if item.loaded.conf.is_excluded(target, &self.kernel_config()?) {
+        if item.loaded.conf.is_excluded(target, &session.kernel_config(&target.kernel)?) {
             let conf = tree.target_dir(id, target).join("dkms.conf").display().to_string();
             return Err(Failure::Excluded { conf, id: id.clone() }.into());
         }
@@ -414,13 +414,6 @@ impl Engine<'_> {
                 Some((name.clone(), active.version().to_owned()))
             })
             .collect()
-    }
-
-    fn kernel_config(&self) -> Result<crate::kernel::KernelConfig> {
-        match &self.kernel {
-            Some(kernel) => Ok(kernel.config.clone()),
-            None => self.session.tree.kernel_config(&self.target.kernel),
-        }
     }
 
     fn headers_missing(&self) -> Failure {
@@ -516,7 +509,9 @@ impl Engine<'_> {
             return;
         }
         for (item, (_, done)) in self.items.iter().zip(modules) {
-            for record in item.loaded.conf.records.iter().filter(|_| matches!(done, Done::Installed)) {
+            let records = item.loaded.conf.records.iter().zip(&item.excluded);
+            let there = |(_, excluded): &(_, &bool)| matches!(done, Done::Installed) && !**excluded;
+            for (record, _) in records.filter(there) {
                 let loaded = Run::new(Tool::Modprobe).and_then(|run| run.arg(&record.dest_name).succeed());
                 if let Err(error) = loaded {
                     session.report.warning(format_args!("loading {}, ignoring: {error:#}", record.dest_name));
@@ -530,7 +525,7 @@ impl Engine<'_> {
 /// (BUILD_DEPENDS_REBUILD), as items to come after them.
 pub(super) fn rebuilds(session: &Session, target: &Target, items: &[Item]) -> Result<Vec<Item>> {
     let tree = &session.tree;
-    let kernel = tree.kernel_config(&target.kernel)?;
+    let kernel = session.kernel_config(&target.kernel)?;
     let mut found = Vec::new();
     for id in tree.ids()? {
         let is_item = items.iter().any(|item| item.id.name() == id.name());

@@ -178,8 +178,8 @@ impl Placement<'_> {
     }
 
     /// The installed files of whatever version of this module is active: those with the names of
-    /// its built files. Below `/kernel`, where the kernel's own modules are, only the same content
-    /// is ours.
+    /// its built files, where this distribution has us install them. Elsewhere, where packages of
+    /// others put modules and the kernel its own, only the same content is ours.
     fn active_files(&self) -> Result<Vec<PathBuf>> {
         let Some(active) = self.tree.active(self.id.name(), self.target) else { return Ok(Vec::new()) };
         let built_dir = self.tree.built_dir(&active, self.target);
@@ -189,9 +189,11 @@ impl Placement<'_> {
                 .file_name()
                 .and_then(|name| module_file::stem(name.to_str()?))
                 .and_then(|stem| find_module(&built_dir, stem));
-            built.is_some_and(|built| {
-                !path.starts_with(kernel_dir.join("kernel")) || same_module(&built, path)
-            })
+            let in_place = match self.distribution.destination("") {
+                "" => !path.starts_with(kernel_dir.join("kernel")),
+                place => path.parent() == Some(&*kernel_dir.join(place.trim_matches('/'))),
+            };
+            built.is_some_and(|built| in_place || same_module(&built, path))
         };
         let below = self.distribution.destinations().into_iter().map(|location| kernel_dir.join(location));
         Ok(below.flat_map(|directory| files::files_below(&directory)).filter(is_ours).collect())

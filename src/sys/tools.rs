@@ -129,11 +129,6 @@ impl Ended {
     pub fn timed_out(&self) -> bool {
         self.timed_out
     }
-
-    /// Whether the program died from a signal, its children possibly with it.
-    pub fn was_killed(&self) -> bool {
-        self.timed_out || self.status.signal().is_some()
-    }
 }
 
 /// A program about to be run.
