@@ -132,11 +132,13 @@ impl Keys {
                 key.display()
             );
         }
+        // Beside what is made first: a private key is never on another file system.
+        let beside = files::parent(if has_key { &self.certificate } else { key })?;
         let staged = tempfile::Builder::new()
             .prefix(".dkms-key-")
             .permissions(PermissionsExt::from_mode(0o700))
-            .tempdir_in(files::parent(key)?)
-            .with_context(|| format!("staging {}", key.display()))?;
+            .tempdir_in(beside)
+            .with_context(|| format!("making a key in {}", beside.display()))?;
         let at = |name: &str| staged.path().join(name);
         fs::write(at("request"), REQUEST)?;
         let mut run = Run::new(Tool::Openssl)?
@@ -157,6 +159,10 @@ impl Keys {
             place_new(&at("key"), key, 0o600)?;
         }
         // The key first: a certificate can be made for it at any time.
+        let directory = files::parent(&self.certificate)?;
+        if !directory.is_dir() {
+            bail!("there is no directory {} for the certificate", directory.display());
+        }
         let certificate = fs::read(at("certificate"))?;
         files::write_atomically(&self.certificate, &certificate, 0o644)
     }

@@ -126,22 +126,21 @@ fn program(setting: Setting<'_>, build_dir: &BuildDir) -> PathBuf {
     if let Some(path) = &framework.sign_file {
         return tree.path(late(path, kernel.as_str()));
     }
-    match custom {
+    let packaged = match custom {
         Custom::Debian => {
             let series = kernel.as_str().rsplit_once('.').map_or(kernel.as_str(), |(series, _)| series);
-            let packaged = tree.path(format!("/usr/lib/linux-kbuild-{series}/scripts/sign-file"));
-            if files::is_executable(&packaged) {
-                return packaged;
-            }
+            Some(tree.path(format!("/usr/lib/linux-kbuild-{series}/scripts/sign-file")))
         }
-        Custom::Ubuntu => {
-            return Tool::Kmodsign
+        Custom::Ubuntu => Some(
+            Tool::Kmodsign
                 .find()
-                .unwrap_or_else(|| tree.path(format!("/usr/src/linux-headers-{kernel}/scripts/sign-file")));
-        }
-        Custom::Other => {}
-    }
-    build_dir.path.join("scripts/sign-file")
+                .unwrap_or_else(|| tree.path(format!("/usr/src/linux-headers-{kernel}/scripts/sign-file"))),
+        ),
+        Custom::Other => None,
+    };
+    packaged
+        .filter(|path| files::is_executable(path))
+        .unwrap_or_else(|| build_dir.path.join("scripts/sign-file"))
 }
 
 /// dkms's words for the reason why modules stay unsigned.

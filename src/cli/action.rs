@@ -93,7 +93,7 @@ impl Verb {
     }
 
     fn takes_all(self) -> bool {
-        matches!(self, Self::Unbuild | Self::Uninstall | Self::Remove | Self::Status)
+        matches!(self, Self::Unbuild | Self::Uninstall | Self::Remove | Self::Status | Self::GenerateMok)
     }
 
     /// The action in whose name dkms asks for the module, if it cannot do without: build and
@@ -107,7 +107,7 @@ impl Verb {
     }
 
     fn takes_module(self) -> bool {
-        self.asks_for_module().is_some() || self == Self::Status
+        self.asks_for_module().is_some() || matches!(self, Self::Status | Self::GenerateMok)
     }
 }
 
@@ -190,6 +190,7 @@ pub(super) fn action(flags: Flags, notices: &mut Vec<String>) -> Result<Action, 
         Verb::Status => Action::Status { module, targets },
         Verb::Autoinstall if targets.kernels.len() > 1 => return Err(Failure::AutoinstallSeveralKernels),
         Verb::Autoinstall => Action::Autoinstall { targets },
+        // Nothing is asked of a module: dkms passes over one, and over --all.
         Verb::GenerateMok => Action::GenerateMok { targets },
         Verb::KernelPreinst | Verb::KernelPostinst | Verb::KernelPrerm if targets.kernels.len() != 1 => {
             return Err(Failure::ExactlyOneKernel { action: verb.name() });
