@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 /// A kernel release as `uname -r` prints it ("6.1.0-56-amd64").
@@ -131,8 +132,12 @@ impl KernelConfig {
 
     /// The value of a symbol, without its quotes; `CONFIG_` belongs to the name.
     pub fn value(&self, name: &str) -> Option<&str> {
-        let mut values = self.0.lines().rev().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        values.next().map(|value| value.trim().trim_matches('"'))
+        let assignment = format!("{name}=");
+        let begins_line = |at: &usize| *at == 0 || self.0.as_bytes()[at - 1] == b'\n';
+        // As in a shell, the last one counts.
+        let at = memmem::find_iter(self.0.as_bytes(), &assignment).filter(begins_line).last()?;
+        let value = self.0[at + assignment.len()..].lines().next().unwrap_or_default();
+        Some(value.trim().trim_matches('"'))
     }
 
     /// Whether a symbol is `y` or `m`.
@@ -172,9 +177,10 @@ mod tests {
     #[test]
     fn configuration_has_values_and_switches() {
         let config = KernelConfig::new(
-            "CONFIG_AB=n\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_H=\"sha256\"\n",
+            "CONFIG_A=n\nCONFIG_A=y\n# CONFIG_B is not set\nNO_CONFIG_B=y\nCONFIG_C=m\nCONFIG_H=\"sha256\"\nCONFIG_E=",
         );
         assert!(config.enabled("CONFIG_A") && config.enabled("CONFIG_C") && !config.enabled("CONFIG_B"));
         assert_eq!(config.value("CONFIG_H"), Some("sha256"));
+        assert_eq!((config.value("CONFIG_E"), config.value("CONFIG")), (Some(""), None));
     }
 }

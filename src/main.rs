@@ -26,11 +26,11 @@ fn main() -> ExitCode {
     };
     let report = Report::new(options.quiet, options.verbose);
     options.notices.iter().for_each(|notice| report.err(notice));
-    let done = run(options, action);
+    let done = run(&report, options, action);
     ExitCode::from(done.unwrap_or_else(|error| commands::report_error(&report, &error)))
 }
 
-fn run(options: Options, action: Action) -> Result<u8> {
+fn run(report: &Report, options: Options, action: Action) -> Result<u8> {
     // Entering an image wants a single thread, listening for signals starts another.
     let root = match &options.root {
         Some(image) => Root::enter(image)?,
@@ -39,7 +39,18 @@ fn run(options: Options, action: Action) -> Result<u8> {
     if changes_something(&action) {
         signals::listen()?;
     }
-    let session = Session::open(root, options)?;
+    let session = match (Session::open(root.clone(), options, hook::only_asks(&action)), &action) {
+        (Err(error), Action::Hook { protocol, args }) => {
+            return match hook::code_without_session(&root, protocol, args) {
+                Some(code) => {
+                    commands::report_error(report, &error);
+                    Ok(code)
+                }
+                None => Err(error),
+            };
+        }
+        (session, _) => session?,
+    };
     match action {
         Action::Hook { protocol, args } => hook::run(&session, &protocol, &args),
         action => commands::execute(&session, action),

@@ -186,9 +186,10 @@ pub fn kernel_vermagic(kernel: &KernelRelease, config: &KernelConfig) -> Option<
     if on("CONFIG_RANDSTRUCT") || on("CONFIG_GCC_PLUGIN_RANDSTRUCT") {
         return None;
     }
+    // PREEMPT_BUILD says it since 5.16, PREEMPT before that, whether it is dynamic or not.
     let preempt = if on("CONFIG_PREEMPT_RT") {
         "preempt_rt "
-    } else if on("CONFIG_PREEMPT_BUILD") || (on("CONFIG_PREEMPT") && !on("CONFIG_PREEMPT_DYNAMIC")) {
+    } else if on("CONFIG_PREEMPT_BUILD") || on("CONFIG_PREEMPT") {
         "preempt "
     } else {
         ""
@@ -205,8 +206,9 @@ pub fn kernel_vermagic(kernel: &KernelRelease, config: &KernelConfig) -> Option<
 /// What a module has to be for a kernel to take it.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The module's own name.
-    pub name: &'a str,
+    /// The module's own name, where it is known: a file may be installed under another
+    /// (DEST_MODULE_NAME), by which modprobe finds it.
+    pub name: Option<&'a str>,
     pub kernel: &'a KernelRelease,
     /// `uname -m` of the machines that the kernel runs on.
     pub arch: &'a Arch,
@@ -239,7 +241,7 @@ pub fn check_loadable(image: &[u8], wanted: Wanted<'_>) -> Result<ModInfo> {
         bail!("it is built for {built_for:?}, not for {arch}");
     }
     // Kernels before 4.13 wrote no name.
-    if let Some(own) = info.get("name")
+    if let (Some(own), Some(name)) = (info.get("name"), name)
         && canonical(own) != canonical(name)
     {
         bail!("it is the module '{own}', not '{name}'");
@@ -286,7 +288,7 @@ mod tests {
 
     fn check(image: &[u8], arch: &str, vermagic: Option<&str>) -> Result<ModInfo> {
         let (kernel, arch) = (release("6.1"), Arch::new(arch).unwrap());
-        check_loadable(image, Wanted { name: "foo", kernel: &kernel, arch: &arch, vermagic })
+        check_loadable(image, Wanted { name: Some("foo"), kernel: &kernel, arch: &arch, vermagic })
     }
 
     #[rstest]
@@ -377,6 +379,24 @@ mod tests {
             Some("6.1.0-56-amd64 SMP preempt mod_unload modversions ")
         );
         assert_eq!(kernel_vermagic(&release("6.1"), &KernelConfig::default()), None);
+    }
+
+    #[rstest]
+    #[case::since_5_16("CONFIG_PREEMPT_DYNAMIC=y\nCONFIG_PREEMPT_BUILD=y\n", "5.15 preempt ")]
+    #[case::dynamic_before_5_16("CONFIG_PREEMPT=y\nCONFIG_PREEMPT_DYNAMIC=y\n", "5.15 preempt ")]
+    #[case::real_time("CONFIG_PREEMPT_RT=y\n", "5.15 preempt_rt ")]
+    #[case::voluntary("CONFIG_PREEMPT_VOLUNTARY=y\n", "5.15 ")]
+    fn preemption_is_named_as_the_kernel_names_it(#[case] config: &str, #[case] want: &str) {
+        let config = KernelConfig::new(format!("CONFIG_X86_64=y\n{config}"));
+        assert_eq!(kernel_vermagic(&release("5.15"), &config).as_deref(), Some(want));
+    }
+
+    #[test]
+    fn under_another_file_name_a_module_keeps_its_own() {
+        let image = module(b"name=nvidia\0vermagic=6.1 SMP \0");
+        let (kernel, arch) = (release("6.1"), Arch::new("x86_64").unwrap());
+        let wanted = Wanted { name: None, kernel: &kernel, arch: &arch, vermagic: None };
+        assert!(check_loadable(&image, wanted).is_ok());
     }
 
     #[rstest]

@@ -2,7 +2,8 @@
 //! One GNU make jobserver for all modules of a run (GNU make manual, "POSIX Jobserver").
 //!
 //! A token is taken before a make starts, because every make brings one free slot. A make that
-//! is killed loses the tokens it holds: the pool is filled up again as soon as nobody uses it.
+//! is killed loses the tokens it holds, whoever sees it die: the pool is filled up again whenever
+//! nobody uses it.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -17,8 +18,8 @@ pub struct Jobs {
     client: jobserver::Client,
     total: usize,
     wish: Option<u32>,
-    /// How many permits are out, and whether a holder died with tokens.
-    out: Mutex<(usize, bool)>,
+    /// How many permits are out.
+    out: Mutex<usize>,
     changed: Condvar,
 }
 
@@ -71,10 +72,10 @@ impl Jobs {
         let wanted = wanted.clamp(1, self.total);
         // Several holders of part of what they need would wait for each other: more than one
         // token is collected by a single program at a time, when nobody else runs.
-        while wanted > 1 && out.0 > 0 {
+        while wanted > 1 && *out > 0 {
             out = self.changed.wait(out).unwrap_or_else(PoisonError::into_inner);
         }
-        out.0 += 1;
+        *out += 1;
         if wanted == 1 {
             drop(out);
         }
@@ -86,25 +87,17 @@ impl Jobs {
     }
 }
 
-impl Permit<'_> {
-    /// The program died, possibly with tokens of others in its hands.
-    pub fn lost(&self) {
-        self.jobs.out.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-    }
-}
-
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.tokens.clear();
         let mut out = self.jobs.out.lock().unwrap_or_else(PoisonError::into_inner);
-        out.0 -= 1;
-        if *out == (0, true) {
+        *out -= 1;
+        if *out == 0 {
             let there = self.jobs.client.available().unwrap_or(self.jobs.total);
             for _ in there..self.jobs.total {
                 // A pipe that refuses a byte cannot be helped; the next take would only wait.
                 let _ = self.jobs.client.release_raw();
             }
-            out.1 = false;
         }
         self.jobs.changed.notify_all();
     }
@@ -143,7 +136,6 @@ mod tests {
         let jobs = Jobs::new(Some(3)).unwrap();
         let permit = jobs.take(1).unwrap();
         jobs.client.acquire_raw().unwrap(); // a make that took one more and died
-        permit.lost();
         drop(permit);
         assert_eq!(jobs.client.available().unwrap(), 3);
     }

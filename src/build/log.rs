@@ -10,6 +10,7 @@ use anyhow::Result;
 use fs_err::{File, OpenOptions};
 
 use crate::module::{ModuleId, Target};
+use crate::sys::files;
 use crate::sys::tools::{Ended, Output, Run};
 
 /// The log of one build.
@@ -21,7 +22,10 @@ pub struct MakeLog {
 impl MakeLog {
     /// Starts the log in a build directory.
     pub fn start(build_dir: &Path, id: &ModuleId, target: &Target) -> Result<Self> {
-        let mut log = Self::create(&build_dir.join("make.log"))?;
+        let path = build_dir.join("make.log");
+        // Sources may come with one, even with a link of that name to somewhere else.
+        files::remove(&path)?;
+        let mut log = Self::create(&path)?;
         writeln!(log.file, "DKMS (dkms-{}) make.log for {id} for kernel {target}", crate::VERSION)?;
         writeln!(log.file, "{}", date())?;
         Ok(log)
@@ -112,6 +116,20 @@ mod tests {
     #[case::only_make("make: *** [Makefile:2: all] Error 1\n", "make: *** [Makefile:2: all] Error 1")]
     fn the_cause_comes_before_what_follows_from_it(#[case] log: &str, #[case] want: &str) {
         assert_eq!(first_error(log), Some(want));
+    }
+
+    #[test]
+    fn a_log_that_is_a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (build_dir, other) = (dir.path().join("build"), dir.path().join("other"));
+        fs_err::create_dir(&build_dir).unwrap();
+        fs_err::write(&other, "somebody's").unwrap();
+        fs_err::os::unix::fs::symlink(&other, build_dir.join("make.log")).unwrap();
+        let id = ModuleId::new("foo", "1.0").unwrap();
+        let target =
+            Target { kernel: "6.1".parse().unwrap(), arch: crate::module::Arch::new("x86_64").unwrap() };
+        MakeLog::start(&build_dir, &id, &target).unwrap();
+        assert_eq!(fs_err::read_to_string(&other).unwrap(), "somebody's");
     }
 
     #[test]

@@ -97,16 +97,14 @@ impl Build<'_> {
         // brings its own parallelism, if any.
         let ours = shown.starts_with("make ");
         let quiet_jobs = if ours { line("") } else { shown.clone() };
-        let permit = self.jobs.take(if ours { 1 } else { named_jobs(&shown) })?;
+        // One of ours whose conf says -jN leaves the jobserver all the same.
+        let permit = self.jobs.take(named_jobs(&quiet_jobs))?;
         let mut run = self.bash(&quiet_jobs)?;
         if ours {
             run = run.jobserver(self.jobs.client());
         }
         self.begin("Building module(s)", &shown);
         let ended = log.step("Building module(s)", &shown, run)?;
-        if ended.was_killed() {
-            permit.lost();
-        }
         drop(permit);
         if ended.success() {
             self.report.out(" done.\n");

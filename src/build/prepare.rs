@@ -60,7 +60,7 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
         if Path::new(patch).components().any(|part| part == std::path::Component::ParentDir) {
             return Err(Failure::PatchLeaves { patch: patch.to_owned() }.into());
         }
-        let file = build_dir.join("patches").join(patch);
+        let file = build_dir.join("patches").join(patch.trim_start_matches('/'));
         if !file.is_file() {
             let directory = build_dir.join("patches/").display().to_string();
             return Err(Failure::PatchMissing { patch: patch.to_owned(), directory }.into());

@@ -87,7 +87,7 @@ fn check(build: &Build<'_>, products: &[Product], log: &MakeLog) -> Result<()> {
     let vermagic = kernel_vermagic(&build.target.kernel, &build.kernel.config);
     for product in products {
         let wanted = Wanted {
-            name: &product.built,
+            name: Some(&product.built),
             kernel: &build.target.kernel,
             arch: &build.target.arch,
             vermagic: vermagic.as_deref(),

@@ -24,6 +24,7 @@ pub(super) fn add(session: &Session, module: &ModuleArg) -> Result<ModuleId> {
         Selected::Id(id) => id,
         Selected::Source(directory) => copy_source(session, &directory)?,
     };
+    session.asks_for(&id);
     register(session, &id)?;
     Ok(id)
 }
@@ -35,6 +36,7 @@ pub(super) fn add_if_missing(session: &Session, module: &ModuleArg) -> Result<(M
         Selected::Id(id) => id,
         Selected::Source(directory) => copy_source(session, &directory)?,
     };
+    session.asks_for(&id);
     let missing = !session.tree.is_registered(&id);
     if missing {
         register(session, &id)?;

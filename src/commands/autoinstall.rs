@@ -117,7 +117,7 @@ pub fn autoinstall(session: &Session, target: &Target, caller: Caller) -> Result
 /// The newest versions of all modules; whether one of them could not be read.
 fn candidates(session: &Session, target: &Target) -> Result<(Vec<Candidate>, bool)> {
     let tree = &session.tree;
-    let kernel = tree.kernel_config(&target.kernel)?;
+    let kernel = session.kernel_config(&target.kernel)?;
     let mut candidates = Vec::new();
     let mut unreadable = false;
     for id in newest_versions(session)?.into_values() {

@@ -10,12 +10,14 @@ use serde::Serialize;
 use super::autoinstall::Caller;
 use super::run::{Initramfs, RunResult, critical};
 use super::session::Session;
+use crate::conf::policy::{OnFailure, Policy};
 use crate::failure::Failure;
 use crate::gate::grub::{GrubEnv, Override, override_default};
 use crate::gate::loader::{self, Loader};
-use crate::gate::proof::Image;
+use crate::gate::proof::{Image, prove};
 use crate::gate::verdict::{Critical, Standing, Verdict};
 use crate::gate::{Gate, Outcome};
+use crate::initramfs;
 use crate::install::depmod;
 use crate::kernel::KernelRelease;
 use crate::module::Target;
@@ -92,8 +94,22 @@ pub(super) fn finish(session: &Session, target: &Target, result: &RunResult) -> 
     let gate = session.gate(&policy);
     if outcome.verdict.standing == Standing::Held {
         gate.announce(&outcome.verdict);
+        if policy.on_failure != OnFailure::Warn {
+            deny(session, &target.kernel, outcome);
+        }
     }
     release(session, &target.kernel, outcome)
+}
+
+/// Takes the default from a kernel that was fit before, or that nobody had looked at, and is not
+/// now: outside of a kernel's installation nobody updates the boot loader after us.
+fn deny(session: &Session, kernel: &KernelRelease, outcome: &Outcome) {
+    if matches!(outcome.before, Some(Standing::Held | Standing::Pending)) {
+        return;
+    }
+    if let Err(error) = loader::move_default(&session.tree, &session.report) {
+        session.report.warning(format_args!("taking the default from kernel {kernel}, ignoring: {error:#}"));
+    }
 }
 
 /// Updates the boot loader if a kernel was not fit before and is now.
@@ -104,7 +120,13 @@ fn release(session: &Session, kernel: &KernelRelease, outcome: &Outcome) -> Resu
             .report
             .line(format_args!("Kernel {kernel} has what this machine needs to boot: releasing it."));
         if loader::holds(&session.tree) {
-            return loader::update(&session.tree, kernel, &session.report);
+            return loader::update(&session.tree, kernel, &session.report).or_else(|error| {
+                // Not released yet: the next run for this kernel has to try again.
+                let reasons = vec![format!("the boot loader could not be updated: {error:#}")];
+                let critical = outcome.verdict.critical.clone();
+                Verdict::now(kernel, Standing::Pending, reasons, critical).store(&session.tree)?;
+                Err(error)
+            });
         }
     }
     Ok(())
@@ -122,9 +144,35 @@ pub(super) fn settle_without_run(
     let gate = session.gate(&policy);
     let before = mark(&gate, &target.kernel, &critical)?;
     ensure_indexed(session, &target.kernel, &critical)?;
+    if initramfs == Initramfs::Ours {
+        remake_if_awaited(session, &policy, &target.kernel, &critical)?;
+    }
     let image = image(&gate, &target.kernel, initramfs);
     let gate = gate.settle(&target.kernel, &critical, &image, failures, before)?;
     Ok(gate.map(|outcome| RunResult { modules: Vec::new(), gate: Some(outcome), trouble: None }))
+}
+
+/// A kernel that lacks nothing but an initramfs that is as new as its modules gets one: making it
+/// has failed before, and nobody else will.
+fn remake_if_awaited(
+    session: &Session,
+    policy: &Policy,
+    kernel: &KernelRelease,
+    critical: &[Critical],
+) -> Result<()> {
+    let gate = session.gate(policy);
+    let Image::Needed(images) = gate.image_now(kernel) else { return Ok(()) };
+    if gate.is_off() || critical.is_empty() || initramfs::generator(policy.generator).is_none() {
+        return Ok(());
+    }
+    let proof = prove(&session.tree, kernel, critical, &Image::Later(images))?;
+    if proof.missing.is_empty() && !proof.awaited.is_empty() {
+        let remade = initramfs::remake(&session.tree, kernel, policy.generator, &session.report);
+        if let Err(error) = remade {
+            session.report.warning(format_args!("{error:#}"));
+        }
+    }
+    Ok(())
 }
 
 /// The verdict for a kernel that nothing was to be done for: looked at if one is open from an
@@ -135,8 +183,9 @@ pub(super) fn settle_if_open(
     initramfs: Initramfs,
     caller: Caller,
 ) -> Result<Option<RunResult>> {
-    let open = Verdict::load(&session.tree, &target.kernel)?
-        .is_some_and(|verdict| verdict.standing != Standing::Proven);
+    // One that cannot be read is open.
+    let open = Verdict::load(&session.tree, &target.kernel)
+        .map_or(true, |verdict| verdict.is_some_and(|verdict| verdict.standing != Standing::Proven));
     if open || caller == Caller::KernelInstallation {
         return settle_without_run(session, target, initramfs, &[]);
     }
@@ -180,6 +229,25 @@ pub fn mark_pending(session: &Session, target: &Target) -> Result<()> {
     session.gate(&policy).mark(&target.kernel, &critical).map(drop)
 }
 
+/// Something kept the work for a kernel from being done: one that needs modules of ours to boot is
+/// pending then. Returns whether it is one. Kernels whose files stay as they are keep their proof.
+pub fn hold_unproven(session: &Session, target: &Target, caller: Caller) -> Result<bool> {
+    let policy = session.policy()?;
+    let gate = session.gate(&policy);
+    if gate.is_off() || policy.on_failure == OnFailure::Warn {
+        return Ok(false);
+    }
+    let critical = critical(session, target, &policy)?;
+    let is_proven = matches!(
+        Verdict::load(&session.tree, &target.kernel),
+        Ok(Some(verdict)) if verdict.standing == Standing::Proven
+    );
+    if critical.is_empty() || (is_proven && caller == Caller::CommandLine) {
+        return Ok(false);
+    }
+    mark(&gate, &target.kernel, &critical).map(|_| true)
+}
+
 /// The proof at the end of a kernel's installation, over the images that are about to be
 /// published. Returns the verdict if the kernel has one.
 pub fn prove_installed(session: &Session, target: &Target, image: &Image) -> Result<Option<Verdict>> {
@@ -219,7 +287,10 @@ pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
 /// new grub.cfg: prints what keeps the default on a kernel that may boot, if anything has to.
 pub fn grub_script(session: &Session) -> Result<()> {
     // Without a verdict there is nothing to ask about, and most machines have none.
-    if Verdict::all(&session.tree)?.iter().all(|verdict| verdict.standing == Standing::Proven) {
+    // One that cannot be read is asked for again when its kernel's turn comes, and holds it then.
+    let all_proven =
+        |verdicts: Vec<Verdict>| verdicts.iter().all(|verdict| verdict.standing == Standing::Proven);
+    if Verdict::all(&session.tree).is_ok_and(all_proven) {
         return Ok(());
     }
     let mut so_far = String::new();
@@ -243,7 +314,11 @@ pub fn grub_script(session: &Session) -> Result<()> {
     if let Some(custom) = files::read_if_there(&directory.join("custom.cfg"))? {
         env = env.with_file("custom.cfg", &custom);
     }
-    let policy = session.policy()?;
+    // A held kernel stays held whatever is wrong with the policy.
+    let policy = session.policy().unwrap_or_else(|error| {
+        session.report.warning(format_args!("going on without the policy: {error:#}"));
+        Policy::default()
+    });
     let gate = session.gate(&policy);
     match override_default(&so_far, &env, &|kernel| gate.may_boot(kernel)) {
         Override::NotNeeded => {}

@@ -9,7 +9,6 @@ use super::run::{Done, Goal, Initramfs, Item, Kind, RunResult, newest_versions, 
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::failure::Failure;
-use crate::gate::verdict::Standing;
 use crate::module::{ModuleId, State, Target};
 use crate::plan::{self, Node};
 
@@ -82,7 +81,8 @@ fn conclude(session: &Session, id: &ModuleId, result: RunResult) -> Result<()> {
         return Err(error);
     }
     match (result.gate, result.trouble) {
-        (Some(outcome), _) if outcome.verdict.standing == Standing::Held => {
+        // Held for want of another module it has been said, and is no failure of this one.
+        (Some(outcome), _) if outcome.holds_for(id) => {
             let verdict = outcome.verdict;
             Err(Failure::Gate { kernel: verdict.kernel.to_string(), reasons: verdict.reasons }.into())
         }
@@ -98,7 +98,7 @@ fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Resul
     }
     let loaded = session.load(id, Some(target))?;
     check_strictly(&loaded, &session.tree.source_link(id).join("dkms.conf"))?;
-    let kernel = session.tree.kernel_config(&target.kernel)?;
+    let kernel = session.kernel_config(&target.kernel)?;
     let mut candidates = vec![(id.clone(), loaded)];
     for newest in newest_versions(session)?.into_values().filter(|other| other.name() != id.name()) {
         // A module that cannot be read matters only if it is depended on; it is unknown then.

@@ -31,7 +31,8 @@ pub(super) fn prerm(session: &Session, target: &Target) -> Result<()> {
 pub fn kernel_gone(session: &Session, kernel: &KernelRelease) {
     let target = Target { kernel: kernel.clone(), arch: session.tree.arch.clone() };
     let removed = session.begin_changes().and_then(|()| prerm(session, &target));
-    if let Err(error) = removed.and_then(|()| Verdict::forget(&session.tree, kernel)) {
+    let forgotten = Verdict::forget(&session.tree, kernel);
+    if let Err(error) = removed.and(forgotten) {
         session.report.warning(format_args!("removing the modules of kernel {kernel}, ignoring: {error:#}"));
     }
 }

@@ -24,7 +24,7 @@ use session::Session;
 
 pub use add::register_if_missing;
 pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled};
-pub use gate::{grub_script, mark_booted, mark_pending, prove_installed};
+pub use gate::{grub_script, hold_unproven, mark_booted, mark_pending, prove_installed};
 pub use install::install_one;
 pub use kernel::kernel_gone;
 pub use run::{Done, RunResult};

@@ -98,14 +98,18 @@ fn uninstall_one(
         place.uninstall(&loaded.conf)?
     };
     if let Some(script) = &loaded.conf.scripts.post_remove {
-        let status = shown_script(session, report, id, Some(target), "post_remove", script)?;
-        if status != 0 {
-            report.warning(format_args!("post_remove ended with status {status}, ignoring it"));
+        match shown_script(session, report, id, Some(target), "post_remove", script) {
+            Ok(0) => {}
+            Ok(status) => report.warning(format_args!("post_remove ended with status {status}, ignoring it")),
+            Err(error) => report.warning(format_args!("running post_remove, ignoring: {error:#}")),
         }
     }
     if index && !session.options.no_depmod && session.tree.kernel_dir(&target.kernel).is_dir() {
-        let _lock = session.tree.lock_kernel(&target.kernel, report)?;
-        if let Err(error) = depmod(&session.tree, &target.kernel, report) {
+        let indexed = session
+            .tree
+            .lock_kernel(&target.kernel, report)
+            .and_then(|_lock| depmod(&session.tree, &target.kernel, report));
+        if let Err(error) = indexed {
             applied.undo()?;
             return Err(error);
         }
@@ -144,6 +148,8 @@ pub(super) fn unbuild_one(
 fn forget(session: &Session, id: &ModuleId) -> Result<()> {
     let tree = &session.tree;
     session.report.line(format_args!("Deleting module {id} completely from the DKMS tree."));
+    // Somebody may be building it, for a kernel that it was not built for until now.
+    let _at_work = tree.lock_module(id, &session.report)?;
     let _lock = tree.lock_registry(&session.report)?;
     let mut transaction = Transaction::new(tree, format!("removing {id}"), None);
     transaction.take(&tree.version_dir(id));

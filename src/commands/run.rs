@@ -18,6 +18,7 @@ use crate::build::{Build, has_source};
 use crate::conf::policy::Policy;
 use crate::failure::Failure;
 use crate::gate::proof::Image;
+use crate::gate::verdict::Verdict;
 use crate::gate::{self, Outcome, Registered};
 use crate::initramfs;
 use crate::install::{Force, Placement, depmod};
@@ -178,23 +179,35 @@ pub(super) fn run(
 }
 
 /// What this kernel needs to boot, from the newest version of every registered module. A module
-/// whose configuration cannot be read counts by the policy's word alone.
+/// whose configuration cannot be read counts as it did when it last could, for whatever kernel.
 pub(super) fn critical(
     session: &Session,
     target: &Target,
     policy: &Policy,
 ) -> Result<Vec<gate::verdict::Critical>> {
-    let kernel = session.tree.kernel_config(&target.kernel)?;
+    let kernel = session.kernel_config(&target.kernel)?;
     let mut loaded = Vec::new();
-    for id in newest_versions(session)?.values().filter(|id| !session.tree.is_broken(id)) {
-        if let Ok(module) = session.load(id, Some(target)) {
-            let excluded = module.conf.excluded_records(target, &kernel);
-            loaded.push((module, excluded));
+    let mut unreadable = Vec::new();
+    for id in newest_versions(session)?.into_values() {
+        match session.load(&id, Some(target)) {
+            Ok(module) if !session.tree.is_broken(&id) => {
+                let excluded = module.conf.excluded_records(target, &kernel);
+                loaded.push((module, excluded));
+            }
+            _ => unreadable.push(id),
         }
     }
     let registered: Vec<Registered<'_>> =
         loaded.iter().map(|(module, excluded)| Registered { conf: &module.conf, excluded }).collect();
-    Ok(gate::critical(policy, &registered))
+    let mut critical = gate::critical(policy, &registered);
+    let overruled = |name: &str| policy.module_critical.get(name) == Some(&false);
+    for id in unreadable.iter().filter(|id| !overruled(id.name())) {
+        let known = || Verdict::known_critical(&session.tree, id.name());
+        if !critical.iter().any(|critical| critical.name == id.name()) {
+            critical.extend(known());
+        }
+    }
+    Ok(critical)
 }
 
 /// The newest registered version of every module, by name.
@@ -355,10 +368,8 @@ impl Engine<'_> {
         if item.goal == Goal::Built {
             return Ok((Done::Built, None));
         }
-        match self.install(item, &place, report)? {
-            Some(applied) => Ok((Done::Installed, Some(applied))),
-            None => Ok((Done::Already, None)),
-        }
+        let applied = self.install(item, &place, report)?;
+        Ok((if applied.is_some() { Done::Installed } else { Done::Already }, applied))
     }
 
     fn must_build(&self, item: &Item, state: &State) -> bool {
@@ -372,7 +383,7 @@ impl Engine<'_> {
     /// going to be built.
     fn prepare_signing(&mut self) -> Result<()> {
         let Some(build_dir) = &self.kernel else { return Ok(()) };
-        let (tree, config) = (&self.session.tree, self.kernel_config()?);
+        let (tree, config) = (&self.session.tree, self.session.kernel_config(&self.target.kernel)?);
         let builds = |item: &Item| {
             !tree.is_broken(&item.id)
                 && self.must_build(item, &tree.state(&item.id, self.target))
@@ -389,7 +400,7 @@ impl Engine<'_> {
     fn build(&self, item: &Item, report: &Report) -> Result<()> {
         let (session, target, id) = (self.session, self.target, &item.id);
         let tree = &session.tree;
-        if item.loaded.conf.is_excluded(target, &self.kernel_config()?) {
+        if item.loaded.conf.is_excluded(target, &session.kernel_config(&target.kernel)?) {
             let conf = tree.target_dir(id, target).join("dkms.conf").display().to_string();
             return Err(Failure::Excluded { conf, id: id.clone() }.into());
         }
@@ -431,18 +442,11 @@ impl Engine<'_> {
             .collect()
     }
 
-    fn kernel_config(&self) -> Result<crate::kernel::KernelConfig> {
-        match &self.kernel {
-            Some(kernel) => Ok(kernel.config.clone()),
-            None => self.session.tree.kernel_config(&self.target.kernel),
-        }
-    }
-
     fn headers_missing(&self) -> Failure {
         headers_missing(self.session, self.target)
     }
 
-    /// Returns nothing if somebody else has done it meanwhile.
+    /// Returns nothing if another run has installed the module while this one waited for it.
     fn install(&self, item: &Item, place: &Placement<'_>, report: &Report) -> Result<Option<Applied>> {
         let session = self.session;
         let scripts = &item.loaded.conf.scripts;
@@ -498,16 +502,19 @@ impl Engine<'_> {
             return Ok(());
         }
         let (session, kernel) = (self.session, &self.target.kernel);
-        let _lock = session.tree.lock_kernel(kernel, &session.report)?;
-        let indexed =
-            if session.options.no_depmod { Ok(()) } else { depmod(&session.tree, kernel, &session.report) };
+        let lock = session.tree.lock_kernel(kernel, &session.report);
+        let indexed = lock.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(|_| {
+            if session.options.no_depmod { Ok(()) } else { depmod(&session.tree, kernel, &session.report) }
+        });
         match indexed {
             Ok(()) => applied.into_iter().try_for_each(|(_, applied)| applied.keep()),
             Err(error) => {
-                let failure = error.downcast::<Failure>()?;
+                // Missing or stopped, depmod leaves the modules as hard to find as one that fails.
+                let failure = error.downcast_ref::<Failure>();
+                let again = || failure.map_or_else(|| anyhow::anyhow!("{error:#}"), |it| it.clone().into());
                 for (at, applied) in applied.into_iter().rev() {
                     applied.undo().context("putting back what was there before depmod failed")?;
-                    modules[at].1 = Done::Failed(failure.clone().into());
+                    modules[at].1 = Done::Failed(again());
                     let Item { id, loaded, .. } = &self.items[at];
                     let (tree, report) = (&session.tree, &session.report);
                     let distribution = session.distribution;
@@ -528,7 +535,9 @@ impl Engine<'_> {
             return;
         }
         for (item, (_, done)) in self.items.iter().zip(modules) {
-            for record in item.loaded.conf.records.iter().filter(|_| matches!(done, Done::Installed)) {
+            let records = item.loaded.conf.records.iter().zip(&item.excluded);
+            let there = |(_, excluded): &(_, &bool)| matches!(done, Done::Installed) && !**excluded;
+            for (record, _) in records.filter(there) {
                 let loaded = Run::new(Tool::Modprobe).and_then(|run| run.arg(&record.dest_name).succeed());
                 if let Err(error) = loaded {
                     session.report.warning(format_args!("loading {}, ignoring: {error:#}", record.dest_name));
@@ -542,7 +551,7 @@ impl Engine<'_> {
 /// (BUILD_DEPENDS_REBUILD), as items to come after them.
 pub(super) fn rebuilds(session: &Session, target: &Target, items: &[Item]) -> Result<Vec<Item>> {
     let tree = &session.tree;
-    let kernel = tree.kernel_config(&target.kernel)?;
+    let kernel = session.kernel_config(&target.kernel)?;
     let mut found = Vec::new();
     for id in tree.ids()? {
         let is_item = items.iter().any(|item| item.id.name() == id.name());

@@ -57,6 +57,7 @@ pub(super) fn registered(session: &Session, module: &ModuleArg, action: &'static
         Selected::Id(id) => id,
         Selected::Source(_) => return Err(Failure::NoModule { action }.into()),
     };
+    session.asks_for(&id);
     if !session.tree.is_registered(&id) {
         return Err(Failure::NotInTree { id }.into());
     }

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::install::distribution::Distribution;
 use crate::install::finish_interrupted;
-use crate::kernel::KernelRelease;
+use crate::kernel::{KernelConfig, KernelRelease};
 use crate::module::{Arch, ModuleId, Target};
 use crate::sys::files;
 use crate::sys::report::Report;
@@ -31,22 +31,36 @@ pub struct Session {
     pub distribution: Distribution,
     pub report: Report,
     os_release_is_there: bool,
+    /// The module that the command line names, which is the one that `-c` is for.
+    asked: OnceLock<ModuleId>,
     scope: OnceLock<Scope>,
 }
 
 impl Session {
-    /// Reads the framework's configuration; options go before it.
-    pub fn open(root: Root, options: Options) -> Result<Self> {
-        let framework = registered::framework(&root)?;
+    /// Reads the framework's configuration; options go before it. `regardless` goes on with the
+    /// defaults where it cannot be read.
+    pub fn open(root: Root, mut options: Options, regardless: bool) -> Result<Self> {
+        let framework = match registered::framework(&root) {
+            Err(error) if regardless => {
+                let report = Report::new(options.quiet, options.verbose);
+                report.warning(format_args!("going on with the defaults: {error:#}"));
+                Framework::default()
+            }
+            framework => framework?,
+        };
         let report = Report::new(options.quiet, options.verbose || framework.verbose);
         framework.warnings.iter().for_each(|warning| report.warning(warning));
+        // Programs run in other directories, and a later run finds a journal from another one.
+        let whole = |path: &PathBuf| std::path::absolute(path).context("reading the options");
         let place = |option: &Option<PathBuf>, setting: &str| {
-            option.clone().unwrap_or_else(|| root.path(Path::new(setting)))
+            option.as_ref().map_or_else(|| Ok(root.path(Path::new(setting))), whole)
         };
+        options.kernel_source_dir = options.kernel_source_dir.as_ref().map(whole).transpose()?;
+        options.kernel_config = options.kernel_config.as_ref().map(whole).transpose()?;
         let tree = Tree {
-            dkms: place(&options.dkms_tree, &framework.dkms_tree),
-            source: place(&options.source_tree, &framework.source_tree),
-            install: place(&options.install_tree, &framework.install_tree),
+            dkms: place(&options.dkms_tree, &framework.dkms_tree)?,
+            source: place(&options.source_tree, &framework.source_tree)?,
+            install: place(&options.install_tree, &framework.install_tree)?,
             arch: machine()?,
             root,
         };
@@ -63,8 +77,14 @@ impl Session {
             tree,
             framework,
             report,
+            asked: OnceLock::new(),
             scope: OnceLock::new(),
         })
+    }
+
+    /// Remembers which module the command line asks for.
+    pub fn asks_for(&self, id: &ModuleId) {
+        self.asked.get_or_init(|| id.clone());
     }
 
     /// To be called before anything is changed: checks that we may, and finishes what an
@@ -140,7 +160,24 @@ impl Session {
 
     /// Reads a registered module's configuration for a target.
     pub fn load(&self, id: &ModuleId, target: Option<&Target>) -> Result<Loaded> {
-        self.tree.load(id, target, self.scope())
+        let scope = self.scope();
+        if scope.conf.is_none() || self.asked.get() == Some(id) {
+            return self.tree.load(id, target, scope);
+        }
+        self.tree.load(id, target, &Scope { conf: None, ..scope.clone() })
+    }
+
+    /// The configuration of a kernel that is built for: `--config` and `--kernelsourcedir` go before
+    /// what the system has.
+    pub fn kernel_config(&self, kernel: &KernelRelease) -> Result<KernelConfig> {
+        let (given, config) =
+            (self.options.kernel_source_dir.as_deref(), self.options.kernel_config.as_deref());
+        if (given.is_some() || config.is_some())
+            && let Some(build_dir) = self.tree.kernel_build_dir(kernel, given, config)?
+        {
+            return Ok(build_dir.config);
+        }
+        self.tree.kernel_config(kernel)
     }
 
     /// Pairs `-k` and `-a`; the running kernel and this machine's architecture stand in for what

@@ -9,6 +9,9 @@ use crate::cli::{ModuleArg, TargetArgs};
 use crate::install::{Comparison, Placement, find_module};
 use crate::module::{ModuleId, State, Target};
 
+/// Fewer modules than this are not worth a thread.
+const SMALLEST_SHARE: usize = 4;
+
 /// One line of status.
 #[derive(Debug, Serialize)]
 struct Line {
@@ -34,13 +37,11 @@ pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &Ta
         Some(ModuleArg::Named { name, version }) => (Some(name.as_str()), version.as_deref()),
         Some(ModuleArg::Word(word)) => (Some(word.as_str()), None),
     };
-    let mut lines = Vec::new();
-    for id in session.tree.ids()? {
-        if name.is_none_or(|name| name == id.name()) && version.is_none_or(|version| version == id.version())
-        {
-            of_module(session, &id, targets, &mut lines)?;
-        }
-    }
+    let mut ids = session.tree.ids()?;
+    ids.retain(|id| {
+        name.is_none_or(|name| name == id.name()) && version.is_none_or(|version| version == id.version())
+    });
+    let lines = of_modules(session, &ids, targets);
     if session.options.json {
         let document = serde_json::to_string_pretty(&Document { schema: 1, modules: lines })?;
         session.report.line(document);
@@ -66,19 +67,37 @@ pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &Ta
     Ok(())
 }
 
-fn of_module(session: &Session, id: &ModuleId, wanted: &TargetArgs, lines: &mut Vec<Line>) -> Result<()> {
+/// The lines in the order of the modules, which are shared out among the processors: installed
+/// files are compared with the built ones, and some confs are programs.
+fn of_modules(session: &Session, ids: &[ModuleId], wanted: &TargetArgs) -> Vec<Line> {
+    let in_turn = |ids: &[ModuleId]| ids.iter().flat_map(|id| of_module(session, id, wanted)).collect();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = ids.len().div_ceil(workers).max(SMALLEST_SHARE);
+    if ids.len() <= share {
+        return in_turn(ids);
+    }
+    std::thread::scope(|scope| {
+        let shares: Vec<_> =
+            ids.chunks(share).map(|ids| scope.spawn(move || -> Vec<Line> { in_turn(ids) })).collect();
+        shares
+            .into_iter()
+            .flat_map(|share| share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+fn of_module(session: &Session, id: &ModuleId, wanted: &TargetArgs) -> Vec<Line> {
     let tree = &session.tree;
     let plain =
         |state: &str| Line { id: id.clone(), target: None, state: state.to_owned(), notes: Vec::new() };
     if tree.is_broken(id) {
-        lines.push(plain("broken"));
-        return Ok(());
+        return vec![plain("broken")];
     }
     let matches = |target: &Target| {
         (wanted.kernels.is_empty() || wanted.kernels.contains(&target.kernel))
             && (wanted.arches.is_empty() || wanted.arches.contains(&target.arch))
     };
-    let before = lines.len();
+    let mut lines = Vec::new();
     for target in tree.targets(id).into_iter().filter(matches) {
         let state = tree.state(id, &target);
         let notes = notes(session, id, &target, &state);
@@ -88,10 +107,10 @@ fn of_module(session: &Session, id: &ModuleId, wanted: &TargetArgs, lines: &mut 
         let state = State::InstalledWeak { from }.to_string();
         lines.push(Line { state, target: Some(target), ..plain("") });
     }
-    if lines.len() == before {
+    if lines.is_empty() {
         lines.push(plain("added"));
     }
-    Ok(())
+    lines
 }
 
 impl Line {

@@ -58,7 +58,21 @@ pub struct Policy {
     pub module_critical: BTreeMap<String, bool>,
 }
 
+/// Where a policy names boot-critical modules, for people.
+pub const BOOT_LIST: &str = "the policy's [boot] critical";
+pub const MODULE_TABLE: &str = "the policy's [module] table";
+
 impl Policy {
+    /// Every module that the policy calls boot-critical, and where it does.
+    pub fn all_critical(&self) -> Vec<(&str, &'static str)> {
+        let listed = self.critical.iter().filter(|name| !self.module_critical.contains_key(*name));
+        let tables = self.module_critical.iter().filter(|(_, critical)| **critical);
+        listed
+            .map(|name| (name.as_str(), BOOT_LIST))
+            .chain(tables.map(|(name, _)| (name.as_str(), MODULE_TABLE)))
+            .collect()
+    }
+
     /// Whether policy calls a module boot-critical: its own table, else the list of `[boot]`;
     /// nothing if policy does not say.
     pub fn critical(&self, module: &str) -> Option<bool> {

@@ -68,6 +68,9 @@ pub(super) fn read(from: &Directives, package_name: &str, problems: &mut Vec<Str
                      '/kernel', '/updates', or '/extra' in record #{index}."
                 )));
             }
+            Some(place) if place.split('/').any(|part| part == "..") => problems.push(problem(format!(
+                "Directive 'DEST_MODULE_LOCATION' contains a '..' path component in record #{index}."
+            ))),
             Some(_) => {}
         }
         let strip = from.element("STRIP", index).or_else(|| from.element("STRIP", 0));

@@ -50,7 +50,7 @@ pub fn detect(tree: &Tree) -> Vec<Loader> {
         let how = if hold {
             format!("{GRUB_SCRIPT} asks for the default")
         } else {
-            format!("{GRUB_SCRIPT} is missing")
+            format!("{GRUB_SCRIPT} is missing or not executable")
         };
         found.push(Loader { name: GRUB, hold, how });
     }
@@ -85,25 +85,46 @@ pub fn holds(tree: &Tree) -> bool {
 pub fn update(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()> {
     for loader in detect(tree) {
         let run = match loader.name {
-            GRUB if Tool::UpdateGrub.find().is_some() => Run::new(Tool::UpdateGrub)?,
-            GRUB => {
-                let Some(cfg) = grub_cfg(tree) else { continue };
-                Run::new(Tool::GrubMkconfig)?.arg("-o").arg(cfg)
-            }
+            GRUB => remake_menu(tree)?,
             BLS => {
                 let Some(image) = kernel_image(tree, kernel) else { continue };
                 let run = Run::new(Tool::KernelInstall)?.arg("add").arg(kernel).arg(image);
                 let initrd = tree.path(format!("/boot/initrd.img-{kernel}"));
-                if initrd.is_file() { run.arg(initrd) } else { run }
+                Some(if initrd.is_file() { run.arg(initrd) } else { run })
             }
-            _ => continue,
+            _ => None,
         };
-        report.out(format!("Running {}...", run.pasteable()));
-        let ran = run.succeed();
-        report.out(if ran.is_ok() { " done.\n" } else { "(failed)\n" });
-        ran?;
+        if let Some(run) = run {
+            shown(run, report)?;
+        }
     }
     Ok(())
+}
+
+/// Makes a menu anew that names a default, for a kernel that has become unfit: only then does the
+/// hold reach it. Entries that a loader finds by itself stay. No lock may be held.
+pub fn move_default(tree: &Tree, report: &Report) -> Result<()> {
+    if detect(tree).iter().any(|loader| loader.name == GRUB && loader.hold)
+        && let Some(run) = remake_menu(tree)?
+    {
+        shown(run, report)?;
+    }
+    Ok(())
+}
+
+fn remake_menu(tree: &Tree) -> Result<Option<Run>> {
+    if Tool::UpdateGrub.find().is_some() {
+        return Run::new(Tool::UpdateGrub).map(Some);
+    }
+    let Some(cfg) = grub_cfg(tree) else { return Ok(None) };
+    Ok(Some(Run::new(Tool::GrubMkconfig)?.arg("-o").arg(cfg)))
+}
+
+fn shown(run: Run, report: &Report) -> Result<()> {
+    report.out(format!("Running {}...", run.pasteable()));
+    let ran = run.succeed();
+    report.out(if ran.is_ok() { " done.\n" } else { "(failed)\n" });
+    ran.map(drop)
 }
 
 fn kernel_image(tree: &Tree, kernel: &KernelRelease) -> Option<PathBuf> {

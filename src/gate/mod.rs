@@ -10,10 +10,12 @@ pub mod verdict;
 use anyhow::Result;
 
 use crate::conf::directives::ModuleConf;
-use crate::conf::policy::{Generator, OnFailure, Policy};
+use crate::conf::policy::{self, Generator, OnFailure, Policy};
 use crate::kernel::KernelRelease;
+use crate::module::ModuleId;
 use crate::sys::files;
 use crate::sys::report::Report;
+use crate::sys::root::Root;
 use crate::tree::Tree;
 use proof::{Image, prove};
 use verdict::{Critical, Standing, Verdict};
@@ -37,6 +39,14 @@ pub struct Outcome {
     pub before: Option<Standing>,
 }
 
+impl Outcome {
+    /// Whether the kernel is held and this module is one that it is held for, or may be.
+    pub fn holds_for(&self, id: &ModuleId) -> bool {
+        self.verdict.standing == Standing::Held
+            && self.verdict.critical.iter().any(|critical| critical.name == id.name())
+    }
+}
+
 /// A registered module as the gate sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Registered<'a> {
@@ -49,20 +59,22 @@ pub struct Registered<'a> {
 /// policy. The policy may also overrule a module, and name a module that nobody has registered.
 pub fn critical(policy: &Policy, registered: &[Registered<'_>]) -> Vec<Critical> {
     let mut found = Vec::new();
-    let mut unmatched: Vec<&String> = policy.critical.iter().collect();
+    let named = policy.all_critical();
+    let mut unmatched = named.clone();
     for Registered { conf, excluded } in registered {
         let names = |name: &str| {
             name == conf.id.name()
                 || conf.records.iter().any(|record| record.dest_name == name || record.built_name == name)
         };
-        let by_policy = policy.critical.iter().any(|name| names(name));
-        unmatched.retain(|name| !names(name));
+        unmatched.retain(|(name, _)| !names(name));
         let because = match policy.module_critical.get(conf.id.name()).copied() {
             Some(false) => continue,
-            Some(true) => "the policy's [module] table",
-            None if by_policy => "the policy's [boot] critical",
-            None if conf.boot_critical => "BOOT_CRITICAL in its configuration",
-            None => continue,
+            Some(true) => policy::MODULE_TABLE,
+            None => match named.iter().find(|(name, _)| names(name)) {
+                Some((_, because)) => because,
+                None if conf.boot_critical => "BOOT_CRITICAL in its configuration",
+                None => continue,
+            },
         };
         // A module that this kernel rules out altogether is needed all the same.
         let all_out = excluded.iter().all(|excluded| *excluded);
@@ -76,24 +88,33 @@ pub fn critical(policy: &Policy, registered: &[Registered<'_>]) -> Vec<Critical>
             because: because.to_owned(),
         });
     }
-    found.extend(unmatched.into_iter().map(|name| Critical {
-        name: name.clone(),
-        modules: vec![name.clone()],
-        because: "the policy's [boot] critical".to_owned(),
+    found.extend(unmatched.into_iter().map(|(name, because)| Critical {
+        name: name.to_owned(),
+        modules: vec![name.to_owned()],
+        because: because.to_owned(),
     }));
     found
+}
+
+/// Whether the administrator has switched the gate off, whatever the policy is.
+pub fn is_off(root: &Root) -> bool {
+    files::exists(&root.path(OFF))
 }
 
 impl Gate<'_> {
     /// Whether the administrator has switched the gate off.
     pub fn is_off(&self) -> bool {
-        files::exists(&self.tree.path(OFF))
+        is_off(&self.tree.root)
     }
 
     /// Marks a kernel as pending before work for it begins; nothing to do if nothing is critical.
     /// Returns what was known before.
     pub fn mark(&self, kernel: &KernelRelease, critical: &[Critical]) -> Result<Option<Standing>> {
-        let before = Verdict::load(self.tree, kernel)?.map(|verdict| verdict.standing);
+        // One that cannot be read is replaced, and was as good as open.
+        let before = match Verdict::load(self.tree, kernel) {
+            Ok(verdict) => verdict.map(|verdict| verdict.standing),
+            Err(_) => Some(Standing::Pending),
+        };
         if !critical.is_empty() && !self.is_off() {
             let reasons = vec!["work for this kernel has begun and not ended".to_owned()];
             Verdict::now(kernel, Standing::Pending, reasons, critical.to_vec()).store(self.tree)?;
@@ -116,7 +137,10 @@ impl Gate<'_> {
             if before.is_some() {
                 Verdict::forget(self.tree, kernel)?;
             }
-            return Ok(None);
+            // What it lacked is not needed any more: it is fit, and may have been denied an update.
+            let fit = || Verdict::now(kernel, Standing::Proven, Vec::new(), Vec::new());
+            let is_freed = before.is_some() && !self.is_off();
+            return Ok(is_freed.then(|| Outcome { verdict: fit(), before }));
         }
         let proof = prove(self.tree, kernel, critical, image)?;
         let (standing, mut reasons) = match (proof.missing.is_empty(), proof.awaited.is_empty()) {
@@ -146,7 +170,7 @@ impl Gate<'_> {
     /// Whether a kernel may become the default. One that was never marked is left alone; a pending
     /// or held one is looked at again, because what was missing may have come without us.
     pub fn may_boot(&self, kernel: &KernelRelease) -> bool {
-        if self.is_off() {
+        if self.is_off() || self.policy.on_failure == OnFailure::Warn {
             return true;
         }
         match self.reprove(kernel) {
@@ -201,5 +225,45 @@ impl Gate<'_> {
             }
         }
         self.report.err(format_args!("dkms: Mend the cause, then run: dkms autoinstall -k {kernel}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conf::{ConfFile, Variables, directives};
+    use rstest::rstest;
+
+    fn conf(boot_critical: &str) -> ModuleConf {
+        let mut vars = Variables::new();
+        vars.set("PACKAGE_NAME", "nvidia-current");
+        vars.set("PACKAGE_VERSION", "1");
+        vars.set("BUILT_MODULE_NAME", "nvidia");
+        vars.set("DEST_MODULE_LOCATION", "/updates");
+        vars.set("BOOT_CRITICAL", boot_critical);
+        directives::read(&vars, "/x").unwrap()
+    }
+
+    #[rstest]
+    #[case::nobody("", "no", "")]
+    #[case::itself("", "yes", "nvidia-current")]
+    #[case::list("[boot]\ncritical = ['nvidia-current']", "no", "nvidia-current")]
+    #[case::list_by_file("[boot]\ncritical = ['nvidia']", "no", "nvidia-current")]
+    #[case::table("[module.nvidia-current]\ncritical = true", "no", "nvidia-current")]
+    #[case::table_by_file("[module.nvidia]\ncritical = true", "no", "nvidia-current")]
+    #[case::overruled("[module.nvidia-current]\ncritical = false", "yes", "")]
+    #[case::unregistered_in_list("[boot]\ncritical = ['zfs']", "no", "zfs")]
+    #[case::unregistered_in_table("[module.zfs]\ncritical = true", "no", "zfs")]
+    #[case::unregistered_overruled("[boot]\ncritical = ['zfs']\n[module.zfs]\ncritical = false", "no", "")]
+    fn what_is_critical_is_said_by_the_policy_or_the_module(
+        #[case] policy: &str,
+        #[case] boot_critical: &str,
+        #[case] want: &str,
+    ) {
+        let policy = policy::merge(&[ConfFile { path: "/p".into(), text: policy.to_owned() }]).unwrap();
+        let conf = conf(boot_critical);
+        let found = critical(&policy, &[Registered { conf: &conf, excluded: &[false] }]);
+        let names: Vec<String> = found.into_iter().map(|critical| critical.name).collect();
+        assert_eq!(names.join(" "), want);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
@@ -53,7 +53,7 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
                 }
                 Found::File(path) => match check(
                     &path,
-                    Wanted { name: module, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() },
+                    Wanted { name: None, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() },
                     signatures_enforced,
                 ) {
                     Ok(time) => newest = newest.max(Some((time, path))),
@@ -100,11 +100,19 @@ fn image_problem(
             "there is no initramfs for kernel {kernel} (if this machine boots without one, say so in the policy: \
              [initramfs] generator = \"none\")"
         )),
-        Some((time, path)) if time < modules => {
+        Some((time, path)) if latest(time) < modules => {
             Some(format!("the initramfs {} is older than {}", path.display(), module.display()))
         }
         Some(_) => None,
     }
+}
+
+/// When a file was last written at the latest: FAT, as on the partitions of boot loaders, keeps
+/// times in steps of two seconds, rounded down.
+fn latest(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let coarse = since.subsec_nanos() == 0 && since.as_secs().is_multiple_of(2);
+    if coarse { time + Duration::from_secs(2) } else { time }
 }
 
 enum Found {
@@ -146,5 +154,31 @@ impl Index {
             _ if self.builtin.contains(&module) => Found::Builtin,
             _ => Found::Nowhere,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// Times in milliseconds.
+    #[rstest]
+    #[case::newer(12_000, 11_500, true)]
+    #[case::older(11_300, 11_500, false)]
+    #[case::rounded_down_by_fat(10_000, 11_500, true)]
+    #[case::older_on_fat(8_000, 11_500, false)]
+    fn an_image_is_no_older_than_the_modules(#[case] image: u64, #[case] module: u64, #[case] good: bool) {
+        let at = |time: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(time);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initrd.img");
+        fs::File::create(&path).unwrap().file().set_modified(at(image)).unwrap();
+        let problem = image_problem(
+            &"6.1".parse().unwrap(),
+            &Image::Needed(vec![path]),
+            at(module),
+            Path::new("/m.ko"),
+        );
+        assert_eq!(problem.is_none(), good, "{problem:?}");
     }
 }

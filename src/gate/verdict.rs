@@ -97,6 +97,21 @@ impl Verdict {
         Ok(verdicts)
     }
 
+    /// What a module is needed for, as the newest kernel's verdict that names it has it. Verdicts
+    /// that cannot be read have no say.
+    pub fn known_critical(tree: &Tree, name: &str) -> Option<Critical> {
+        let mut kernels: Vec<KernelRelease> = files::names(&directory(tree))
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
+            .collect();
+        kernels.sort_by(|a, b| crate::kernel::compare_versions(b.as_str(), a.as_str()));
+        kernels
+            .iter()
+            .filter_map(|kernel| Self::load(tree, kernel).ok()?)
+            .find_map(|verdict| verdict.critical.into_iter().find(|critical| critical.name == name))
+    }
+
     /// Stores the verdict atomically in the place of an earlier one.
     pub fn store(&self, tree: &Tree) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).context("writing down a verdict")?;

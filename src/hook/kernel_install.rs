@@ -18,7 +18,7 @@ use crate::kernel::KernelRelease;
 use crate::sys::files;
 
 /// Later plugins are skipped, kernel-install succeeds (kernel-install(8), "Plugins").
-const SKIP_LATER: u8 = 77;
+pub(super) const SKIP_LATER: u8 = 77;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
@@ -45,7 +45,14 @@ fn parse(args: &[String]) -> Result<Call> {
 }
 
 pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
-    match parse(args).context("reading kernel-install's arguments")? {
+    let call = match parse(args).context("reading kernel-install's arguments") {
+        Err(error) if args.get(1).is_some_and(|command| command == "remove") => {
+            session.report.warning(format_args!("{error:#}, ignoring"));
+            Call::Nothing
+        }
+        call => call?,
+    };
+    match call {
         Call::Nothing => Ok(0),
         Call::Gone(kernel) => {
             kernel_gone(session, &kernel);
@@ -129,7 +136,11 @@ fn held(session: &Session) -> Result<u8> {
 /// those that this system keeps in /boot.
 fn image(session: &Session, kernel: &KernelRelease, initrds: Vec<PathBuf>) -> Result<Image> {
     let tree = &session.tree;
-    let mut images: Vec<PathBuf> = initrds.into_iter().map(|path| tree.path(path)).collect();
+    let mut images: Vec<PathBuf> = initrds
+        .into_iter()
+        // Relative ones are relative to where kernel-install was called, and so are we.
+        .map(|path| if path.is_relative() { path } else { tree.path(path) })
+        .collect();
     if let Some(staging) = std::env::var_os("KERNEL_INSTALL_STAGING_AREA") {
         images.extend(initramfs::initrds_in(&tree.path(Path::new(&staging))));
     }

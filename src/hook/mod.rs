@@ -10,14 +10,16 @@ mod package;
 
 use anyhow::{Result, bail};
 
+use crate::cli::Action;
 use crate::commands::session::Session;
 use crate::commands::{self, Autoinstalled, Caller};
 use crate::conf::policy::OnFailure;
 use crate::failure::Failure;
-use crate::gate::loader;
 use crate::gate::verdict::{Standing, Verdict};
+use crate::gate::{is_off, loader};
 use crate::kernel::KernelRelease;
 use crate::module::Target;
+use crate::sys::root::Root;
 
 /// Carries out what a protocol asks for; the result is the exit code that the caller understands.
 pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
@@ -44,9 +46,51 @@ enum Event {
     Held,
 }
 
+/// Whether an action is a question that has to be answered whatever is wrong: unanswered, GRUB's
+/// would release what is held.
+pub fn only_asks(action: &Action) -> bool {
+    matches!(action, Action::Hook { protocol, .. } if protocol == "grub")
+}
+
+/// The exit code of a hook that could not even begin (a configuration that cannot be read), after
+/// the error has been said; nothing if it fails as any command does. What removes a kernel
+/// must not be in the way; a kernel that nobody looked at gets no boot entry.
+pub fn code_without_session(root: &Root, protocol: &str, args: &[String]) -> Option<u8> {
+    match (protocol, args.first().map(String::as_str), args.get(1).map(String::as_str)) {
+        ("kernel-install", _, Some("add")) if !is_off(root) => Some(kernel_install::SKIP_LATER),
+        ("kernel-install", ..) | ("debian", Some("preinst" | "prerm"), _) => Some(0),
+        _ => None,
+    }
+}
+
 /// Brings a kernel's modules up to date, says loudly what failed, and tells how the kernel stands.
-/// Failures of modules that the machine can do without are no failures of the hook.
+/// Failures of modules that the machine can do without are no failures of the hook; what kept us
+/// from working at all is one of a kernel that cannot do without.
 fn bring_up_to_date(session: &Session, target: &Target, caller: Caller) -> Result<Event> {
+    let error = match try_to_bring_up(session, target, caller) {
+        Ok(event) => return Ok(event),
+        Err(error) if holds_by_itself(session, &error) => return Err(error),
+        Err(error) => error,
+    };
+    match commands::hold_unproven(session, target, caller) {
+        Ok(true) => {
+            commands::report_error(&session.report, &error);
+            session.report.err(format_args!(
+                "dkms: WARNING: kernel {} is held: what it needs to boot could not be looked at.\n\
+                 dkms: Mend the cause, then run: dkms autoinstall -k {}",
+                target.kernel, target.kernel
+            ));
+            Ok(Event::Held)
+        }
+        Err(unmarked) if holds_by_itself(session, &unmarked) => {
+            commands::report_error(&session.report, &error);
+            Err(unmarked)
+        }
+        _ => Err(error),
+    }
+}
+
+fn try_to_bring_up(session: &Session, target: &Target, caller: Caller) -> Result<Event> {
     session.begin_changes()?;
     let Autoinstalled { result, failed, prevented } = commands::autoinstall(session, target, caller)?;
     if let Some(failure) = &prevented {
@@ -89,7 +133,12 @@ fn held_fails(session: &Session) -> Result<bool> {
 /// Whether an error means that the kernel must be held: the mark could not be set, or the policy,
 /// which may name what the machine needs, cannot be read.
 fn holds_by_itself(session: &Session, error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Failure::Gate { .. })) || session.policy().is_err()
+    match session.policy() {
+        _ if is_off(&session.tree.root) => false,
+        Ok(policy) if policy.on_failure == OnFailure::Warn => false,
+        Ok(_) => matches!(error.downcast_ref(), Some(Failure::Gate { .. })),
+        Err(_) => true,
+    }
 }
 
 fn target(session: &Session, kernel: KernelRelease) -> Target {

@@ -32,7 +32,7 @@ pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> 
             continue;
         }
         let result = install_one(session, &id, &target(session, kernel))?;
-        held |= result.held();
+        held |= result.gate.as_ref().is_some_and(|outcome| outcome.holds_for(&id));
         for (_, done) in result.modules {
             match done {
                 Done::Failed(error) => {

@@ -8,7 +8,7 @@ mod sanity;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fs_err as fs;
 
 use crate::conf::directives::ModuleConf;
@@ -21,7 +21,7 @@ use crate::sys::report::Report;
 use crate::sys::tools::{Output, Run, Tool};
 use crate::tree::Tree;
 use crate::tree::state::active_link_target;
-use crate::tree::transaction::{Applied, Transaction, recover};
+use crate::tree::transaction::{Applied, Recovered, Transaction, recover};
 use distribution::Distribution;
 
 /// How much of two files is compared at a time.
@@ -178,8 +178,8 @@ impl Placement<'_> {
     }
 
     /// The installed files of whatever version of this module is active: those with the names of
-    /// its built files. Below `/kernel`, where the kernel's own modules are, only the same content
-    /// is ours.
+    /// its built files, where this distribution has us install them. Elsewhere, where packages of
+    /// others put modules and the kernel its own, only the same content is ours.
     fn active_files(&self) -> Result<Vec<PathBuf>> {
         let Some(active) = self.tree.active(self.id.name(), self.target) else { return Ok(Vec::new()) };
         let built_dir = self.tree.built_dir(&active, self.target);
@@ -189,9 +189,11 @@ impl Placement<'_> {
                 .file_name()
                 .and_then(|name| module_file::stem(name.to_str()?))
                 .and_then(|stem| find_module(&built_dir, stem));
-            built.is_some_and(|built| {
-                !path.starts_with(kernel_dir.join("kernel")) || same_module(&built, path)
-            })
+            let in_place = match self.distribution.destination("") {
+                "" => !path.starts_with(kernel_dir.join("kernel")),
+                place => path.parent() == Some(&*kernel_dir.join(place.trim_matches('/'))),
+            };
+            built.is_some_and(|built| in_place || same_module(&built, path))
         };
         let below = self.distribution.destinations().into_iter().map(|location| kernel_dir.join(location));
         Ok(below.flat_map(|directory| files::files_below(&directory)).filter(is_ours).collect())
@@ -365,16 +367,25 @@ pub fn depmod_after_removal(tree: &Tree, kernel: &KernelRelease, report: &Report
     Ok(())
 }
 
-/// Finishes what interrupted runs left half done, and says so.
+/// Finishes what interrupted runs left half done, and says so. What cannot be finished is told of
+/// and keeps nobody from working: a kernel that is installed now needs its modules all the same.
 pub fn finish_interrupted(tree: &Tree, report: &Report) -> Result<()> {
     if !tree.hooks_dir().join("journal").is_dir() {
         return Ok(());
     }
-    for applied in recover(tree)? {
+    let Recovered { carried_out, stuck } = recover(tree)?;
+    for error in stuck {
+        report.warning(format_args!("an interrupted run cannot be finished yet, going on: {error:#}"));
+    }
+    for applied in carried_out {
         report.err(format_args!("dkms: finished what an interrupted run had begun: {}", applied.what()));
         if let Some(kernel) = applied.kernel().cloned().filter(|kernel| tree.kernel_dir(kernel).is_dir()) {
             let _lock = tree.lock_kernel(&kernel, report)?;
-            depmod(tree, &kernel, report).with_context(|| format!("finishing: {}", applied.what()))?;
+            if let Err(error) = depmod(tree, &kernel, report) {
+                report.warning(format_args!(
+                    "the module indexes of kernel {kernel} are out of date, going on; run: depmod -a {kernel}\n{error:#}"
+                ));
+            }
         }
         applied.keep()?;
     }

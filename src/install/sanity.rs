@@ -26,7 +26,10 @@ pub(super) fn check(
     let same_name = |path: &PathBuf| {
         path.file_name().and_then(|file| stem(file.to_str()?)).is_some_and(|found| found == name)
     };
-    let Some(found) = files::files_below(&kernel_dir).into_iter().find(same_name) else { return Ok(()) };
+    // Of several, the same one whatever order the directories are in: the kernel's own before ours.
+    let Some(found) = files::files_below(&kernel_dir).into_iter().filter(same_name).min() else {
+        return Ok(());
+    };
     let (Some(new), Some(old)) = (info(built)?, info(&found)?) else { return Ok(()) };
     let refuse = |found_version: &str, version: &str| Failure::NotNewer {
         version: version.to_owned(),

@@ -5,13 +5,18 @@
 
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fs_err::{File, OpenOptions};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::sys::report::Report;
+use crate::sys::signals;
+
+/// How often one who waits looks whether the lock has become free.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Holds a lock until it is dropped.
 #[derive(Debug)]
@@ -35,10 +40,17 @@ impl Lock {
                     holder.trim().to_owned()
                 };
                 report.err(format_args!("waiting for {who} to release {}", path.display()));
-                let lock = Flock::lock(file, FlockArg::LockExclusive)
-                    .map_err(|(_, errno)| errno)
-                    .with_context(|| format!("waiting for the lock {}", path.display()))?;
-                Self::held(lock)
+                // A blocking flock(2) would go on through the signal that asks us to stop.
+                loop {
+                    if signals::caught().is_some() {
+                        bail!("not waiting for the lock {}: a signal asked to stop", path.display());
+                    }
+                    std::thread::sleep(LOOK_AGAIN);
+                    match try_flock(file)? {
+                        Ok(lock) => return Self::held(lock),
+                        Err(busy) => file = busy,
+                    }
+                }
             }
         }
     }

@@ -137,11 +137,6 @@ impl Ended {
     pub fn timed_out(&self) -> bool {
         self.timed_out
     }
-
-    /// Whether the program died from a signal, its children possibly with it.
-    pub fn was_killed(&self) -> bool {
-        self.timed_out || self.status.signal().is_some()
-    }
 }
 
 /// A program about to be run.
@@ -228,8 +223,7 @@ impl Run {
     }
 
     /// Leaves the program in our own process group, so that it may ask on the terminal, if there
-    /// is one: of another group it would be stopped at that (tty(4), SIGTTIN). It gets the
-    /// terminal's signals by itself; no limit holds for it.
+    /// is one: of another group it would be stopped at that (termios(3), SIGTTIN).
     pub fn foreground(mut self) -> Self {
         self.foreground = true;
         self
@@ -282,12 +276,15 @@ impl Run {
         let Self { name, command, limit, foreground, .. } = self;
         drop(command);
         let mut child = child.with_context(|| format!("starting {name}"))?;
-        let group = (!foreground).then(|| signals::Group::register(child.id()));
+        let register = if foreground { signals::Group::register_process } else { signals::Group::register };
+        let group = register(child.id());
+        if signals::caught().is_some() {
+            group.end(); // the signal came before there was a group to pass it on to
+        }
         let done = (Mutex::new(false), Condvar::new());
         std::thread::scope(|scope| {
-            let done = &done;
-            let watchdog = limit.zip(group.as_ref());
-            let watchdog = watchdog.map(|(limit, group)| scope.spawn(move || end_after(limit, group, done)));
+            let (group, done) = (&group, &done);
+            let watchdog = limit.map(|limit| scope.spawn(move || end_after(limit, group, done)));
             let errors = readers.1.map(|pipe| scope.spawn(move || drain(pipe)));
             let output = readers.0.map(drain).transpose();
             let status = child.wait();

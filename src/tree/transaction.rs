@@ -5,7 +5,8 @@
 //! everything is swapped in by rename while the old content is kept beside. A transaction ends
 //! with [`Applied::keep`] or [`Applied::undo`]. One that died before its journal said
 //! "prepared" is dropped, one that died later is carried out by the next run
-//! ([`recover`]); the owner's flock(2) on the journal tells a dead one from one under way.
+//! ([`recover`]), unless its owner had begun to undo it; the owner's flock(2) on the journal tells
+//! a dead one from one under way.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,11 @@ struct Change {
     target: PathBuf,
     /// The new content, beside the target; nothing to put means that the target goes.
     staged: Option<PathBuf>,
-    /// Where the old content is kept until the transaction ends, beside the target.
+    /// Where the old content is kept until the transaction ends, beside the target. What is there
+    /// is whole.
     saved: PathBuf,
+    /// Whether there was something in the target's place before.
+    replaces: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +69,10 @@ pub struct Applied {
 
 /// The second line of a journal: everything is staged, carry on.
 const PREPARED: &str = "prepared\n";
+/// The third line, if the owner began to end the transaction: what was replaced goes,
+const KEPT: &str = "kept\n";
+/// or comes back.
+const UNDONE: &str = "undone\n";
 
 fn journals(tree: &Tree) -> PathBuf {
     tree.hooks_dir().join("journal")
@@ -114,8 +122,18 @@ impl Transaction {
             target.with_file_name(format!(".{name}.dkms-{kind}-{}", self.id))
         };
         let staged = (!matches!(content, Content::Nothing)).then(|| beside("new"));
-        self.journal.changes.push(Change { target: target.to_owned(), staged, saved: beside("old") });
-        self.contents.push(content);
+        let change = Change { target: target.to_owned(), staged, saved: beside("old"), replaces: false };
+        // One name changes once: a file that is taken for another to come is replaced by it.
+        match self.journal.changes.iter().position(|earlier| earlier.target == target) {
+            Some(at) => {
+                self.journal.changes[at] = change;
+                self.contents[at] = content;
+            }
+            None => {
+                self.journal.changes.push(change);
+                self.contents.push(content);
+            }
+        }
     }
 
     /// Stages everything, then swaps it in. An error leaves everything as it was.
@@ -124,7 +142,8 @@ impl Transaction {
         self.apply_inner().with_context(|| what)
     }
 
-    fn apply_inner(self) -> Result<Applied> {
+    fn apply_inner(mut self) -> Result<Applied> {
+        self.journal.changes.iter_mut().for_each(Change::look);
         fs::create_dir_all(&self.directory)?;
         // Under a name that recovery passes over until the lock is ours.
         let (hidden, path) = (self.directory.join(format!(".{}", self.id)), self.directory.join(&self.id));
@@ -188,29 +207,43 @@ fn stage(journal: &Journal, contents: Vec<Content>) -> Result<()> {
     Ok(())
 }
 
+impl Change {
+    /// Notes what is in the target's place before anything is done.
+    fn look(&mut self) {
+        self.replaces = files::exists(&self.target);
+    }
+}
+
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+}
+
 /// Puts one change in place. Doing it again after a crash at any point comes to the same end.
 fn swap_in(change: &Change) -> Result<()> {
-    let staged = change.staged.as_deref().filter(|staged| files::exists(staged));
+    let Change { target, staged, saved, .. } = change;
+    let staged = staged.as_deref().filter(|staged| files::exists(staged));
     if change.staged.is_some() && staged.is_none() {
         return Ok(()); // already swapped
     }
-    if files::exists(&change.target) {
-        let is_dir = change.target.symlink_metadata().is_ok_and(|meta| meta.is_dir());
-        if files::exists(&change.saved) {
-            // A copy that a crash cut short: the target is still whole.
-            files::remove(&change.saved)?;
+    if files::exists(saved) {
+        // The old content is safe. A directory may have been on its way out; a file that stands
+        // here after ours was taken is somebody else's.
+        if is_directory(target) {
+            files::remove(target)?;
         }
+    } else if files::exists(target) {
         // A hard link keeps the old file reachable under both names until the new one replaces it
         // in one step; directories have to be moved away first.
-        let keep_in_place = staged.is_some() && !is_dir;
-        if !(keep_in_place && fs::hard_link(&change.target, &change.saved).is_ok()) {
-            move_aside(&change.target, &change.saved)?;
+        let in_one_step = staged.is_some_and(|staged| !is_directory(staged)) && !is_directory(target);
+        if !(in_one_step && fs::hard_link(target, saved).is_ok()) {
+            move_aside(target, saved)?;
         }
     }
     if let Some(staged) = staged {
-        fs::rename(staged, &change.target)?;
+        fs::rename(staged, target)?;
     }
-    files::sync_directory(files::parent(&change.target)?)
+    let directory = files::parent(target)?;
+    if directory.is_dir() { files::sync_directory(directory) } else { Ok(()) }
 }
 
 /// Renames, or copies and removes where a rename is refused (a directory of an overlay's lower
@@ -218,38 +251,62 @@ fn swap_in(change: &Change) -> Result<()> {
 fn move_aside(from: &Path, to: &Path) -> Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-            files::copy_tree(from, to)?;
+            // Under its own name only when it is whole: it may have to come back.
+            let copy = unfinished(to);
+            files::remove(&copy)?;
+            files::copy_tree(from, &copy)?;
+            fs::rename(&copy, to)?;
             files::remove(from)
         }
         other => Ok(other?),
     }
 }
 
+/// Where the old content is while it is being copied.
+fn unfinished(saved: &Path) -> PathBuf {
+    let mut name = saved.file_name().unwrap_or_default().to_os_string();
+    name.push("-copy");
+    saved.with_file_name(name)
+}
+
 impl Applied {
     /// Ends the transaction: what was replaced goes for good.
     pub fn keep(self) -> Result<()> {
+        self.note(KEPT);
         for change in &self.journal.changes {
             files::remove(&change.saved)?;
+            files::remove(&unfinished(&change.saved))?;
         }
         Ok(fs::remove_file(&self.path)?)
     }
 
-    /// Puts back what was there before.
+    /// Puts back what was there before. Doing it again after a crash comes to the same end.
     pub fn undo(self) -> Result<()> {
-        for change in self.journal.changes.iter().rev() {
-            let swapped = change.staged.as_deref().is_none_or(|staged| !files::exists(staged));
-            if files::exists(&change.saved) {
-                if change.saved.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-                    files::remove(&change.target)?;
+        self.note(UNDONE);
+        for Change { target, staged, saved, replaces } in self.journal.changes.iter().rev() {
+            if files::exists(saved) {
+                if is_directory(saved) || is_directory(target) {
+                    files::remove(target)?;
                 }
-                fs::rename(&change.saved, &change.target)?;
+                fs::rename(saved, target)?;
                 // Renaming one hard link of a file over another does nothing (rename(2)).
-                files::remove(&change.saved)?;
-            } else if swapped && change.staged.is_some() {
-                files::remove(&change.target)?;
+                files::remove(saved)?;
+            } else if !replaces && staged.as_deref().is_some_and(|staged| !files::exists(staged)) {
+                files::remove(target)?;
             }
+            files::remove(&unfinished(saved))?;
         }
         self.drop_staged()
+    }
+
+    /// Writes down which way the transaction is ended, for the run that finds this one dead. A full
+    /// disk must not keep it from being ended.
+    fn note(&self, way: &str) {
+        let noted = fs::OpenOptions::new().append(true).open(&self.path).and_then(|mut file| {
+            file.write_all(way.as_bytes())?;
+            file.sync_all()
+        });
+        drop(noted);
     }
 
     fn drop_staged(&self) -> Result<()> {
@@ -270,167 +327,56 @@ impl Applied {
     }
 }
 
-/// Carries out what runs that died left behind, and returns it for its end: the module indexes
-/// of [`Applied::kernel`] must be made anew before [`Applied::keep`].
-pub fn recover(tree: &Tree) -> Result<Vec<Applied>> {
+/// What runs that died left behind.
+#[derive(Default)]
+#[must_use]
+pub struct Recovered {
+    /// Carried out, for its end: the module indexes of [`Applied::kernel`] must be made anew before
+    /// [`Applied::keep`].
+    pub carried_out: Vec<Applied>,
+    /// What could be neither carried out nor undone. It is tried again by the next run.
+    pub stuck: Vec<anyhow::Error>,
+}
+
+/// Carries out what runs that died left behind. One that cannot be is undone: it must not stand in
+/// the way of everything that comes after.
+pub fn recover(tree: &Tree) -> Result<Recovered> {
     let directory = journals(tree);
-    let mut recovered = Vec::new();
+    let mut recovered = Recovered::default();
     for name in files::names(&directory)? {
-        let path = directory.join(name);
-        let Some(text) = files::read_if_there(&path)? else { continue };
-        // Its owner is at work, or has just finished and removed it.
-        let Some(lock) = Lock::try_take_existing(&path)? else { continue };
-        let mut lines = text.split_inclusive('\n');
-        let Some(Ok(journal)) = lines.next().map(serde_json::from_str::<Journal>) else {
-            // Died while the journal was being written: nothing had been staged.
-            fs::remove_file(&path)?;
-            continue;
-        };
-        let applied = Applied { journal, path, _lock: lock };
-        if lines.next() != Some(PREPARED) {
-            applied.drop_staged()?;
-            continue;
+        match recover_one(&directory.join(name)) {
+            Ok(carried_out) => recovered.carried_out.extend(carried_out),
+            Err(error) => recovered.stuck.push(error),
         }
-        applied
-            .journal
-            .changes
-            .iter()
-            .try_for_each(swap_in)
-            .with_context(|| format!("finishing: {}", applied.what()))?;
-        recovered.push(applied);
     }
     Ok(recovered)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::module::Arch;
-    use crate::sys::root::Root;
-    use rstest::rstest;
-
-    fn made_up() -> (tempfile::TempDir, Tree) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::at(dir.path());
-        let tree = Tree {
-            dkms: root.path("/var/lib/dkms"),
-            source: root.path("/usr/src"),
-            install: root.path("/lib/modules"),
-            arch: Arch::new("x86_64").unwrap(),
-            root,
-        };
-        (dir, tree)
-    }
-
-    /// A file replaced, a file added, a file taken, a link and a directory replaced.
-    fn prepare(tree: &Tree) -> (Transaction, [PathBuf; 5]) {
-        let place = |name: &str| tree.path(format!("/lib/modules/k/{name}"));
-        let paths = ["old.ko", "new.ko", "gone.ko", "link", "dir"].map(place);
-        fs::create_dir_all(&paths[4]).unwrap();
-        fs::write(paths[4].join("inside"), "before").unwrap();
-        fs::write(&paths[0], "before").unwrap();
-        fs::write(&paths[2], "before").unwrap();
-        fs_err::os::unix::fs::symlink("before", &paths[3]).unwrap();
-        let made = place("made");
-        fs::create_dir_all(&made).unwrap();
-        fs::write(made.join("inside"), "after").unwrap();
-        let mut transaction = Transaction::new(tree, "changing five things", None);
-        transaction.put_file(&paths[0], b"after".to_vec(), 0o644);
-        transaction.put_file(&paths[1], b"after".to_vec(), 0o644);
-        transaction.take(&paths[2]);
-        transaction.put_link(&paths[3], Path::new("after"));
-        transaction.put_directory(&paths[4], &made);
-        (transaction, paths)
-    }
-
-    fn contents(paths: &[PathBuf; 5]) -> Vec<Option<String>> {
-        let link = fs::read_link(&paths[3]).ok().map(|to| to.to_string_lossy().into_owned());
-        [&paths[0], &paths[1], &paths[2]]
-            .map(|path| fs::read_to_string(path).ok())
-            .into_iter()
-            .chain([link, fs::read_to_string(paths[4].join("inside")).ok()])
-            .collect()
-    }
-
-    const BEFORE: [Option<&str>; 5] = [Some("before"), None, Some("before"), Some("before"), Some("before")];
-    const AFTER: [Option<&str>; 5] = [Some("after"), Some("after"), None, Some("after"), Some("after")];
-
-    fn assert_clean(tree: &Tree, want: [Option<&str>; 5], paths: &[PathBuf; 5]) {
-        assert_eq!(contents(paths), want.map(|text| text.map(str::to_owned)));
-        let directory = paths[0].parent().unwrap();
-        let left: Vec<_> = fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.contains(".dkms-"))
-            .collect();
-        assert!(left.is_empty(), "left behind: {left:?}");
-        assert!(files::names(&journals(tree)).unwrap().is_empty());
-    }
-
-    #[test]
-    fn kept_changes_are_all_there() {
-        let (_dir, tree) = made_up();
-        let (transaction, paths) = prepare(&tree);
-        transaction.apply().unwrap().keep().unwrap();
-        assert_clean(&tree, AFTER, &paths);
-    }
-
-    #[test]
-    fn undone_changes_leave_no_trace() {
-        let (_dir, tree) = made_up();
-        let (transaction, paths) = prepare(&tree);
-        transaction.apply().unwrap().undo().unwrap();
-        assert_clean(&tree, BEFORE, &paths);
-    }
-
-    #[rstest]
-    #[case::nothing_swapped(0)]
-    #[case::one_swapped(1)]
-    #[case::taken_as_well(3)]
-    #[case::all_swapped(5)]
-    fn a_run_that_died_after_preparing_is_carried_out(#[case] swapped: usize) {
-        let (_dir, tree) = made_up();
-        let (transaction, paths) = prepare(&tree);
-        fs::create_dir_all(&transaction.directory).unwrap();
-        let mut file = fs::File::create(transaction.directory.join(&transaction.id)).unwrap();
-        write_journal(&mut file, &transaction.journal).unwrap();
-        stage(&transaction.journal, transaction.contents).unwrap();
-        file.write_all(PREPARED.as_bytes()).unwrap();
-        transaction.journal.changes.iter().take(swapped).for_each(|change| swap_in(change).unwrap());
-        let recovered = recover(&tree).unwrap();
-        assert_eq!(recovered.len(), 1);
-        recovered.into_iter().for_each(|applied| applied.keep().unwrap());
-        assert_clean(&tree, AFTER, &paths);
-    }
-
-    #[test]
-    fn a_run_that_died_while_staging_is_dropped() {
-        let (_dir, tree) = made_up();
-        let (transaction, paths) = prepare(&tree);
-        fs::create_dir_all(&transaction.directory).unwrap();
-        let mut file = fs::File::create(transaction.directory.join(&transaction.id)).unwrap();
-        write_journal(&mut file, &transaction.journal).unwrap();
-        stage(&transaction.journal, transaction.contents).unwrap();
-        assert!(recover(&tree).unwrap().is_empty());
-        assert_clean(&tree, BEFORE, &paths);
-    }
-
-    #[test]
-    fn a_transaction_under_way_is_left_to_its_owner() {
-        let (_dir, tree) = made_up();
-        let (transaction, paths) = prepare(&tree);
-        let applied = transaction.apply().unwrap();
-        assert!(recover(&tree).unwrap().is_empty());
-        applied.undo().unwrap();
-        assert_clean(&tree, BEFORE, &paths);
-    }
-
-    #[test]
-    fn a_failed_staging_changes_nothing() {
-        let (_dir, tree) = made_up();
-        let (mut transaction, paths) = prepare(&tree);
-        transaction.put_file(&paths[0].join("below-a-file"), Vec::new(), 0o644);
-        assert!(transaction.apply().is_err());
-        assert_clean(&tree, BEFORE, &paths);
-    }
+fn recover_one(path: &Path) -> Result<Option<Applied>> {
+    // Its owner is at work, or has just finished and removed it. What it says is read under the
+    // lock: until then the owner may write and end it.
+    let Some(lock) = Lock::try_take_existing(path)? else { return Ok(None) };
+    let Some(text) = files::read_if_there(path)? else { return Ok(None) };
+    let mut lines = text.split_inclusive('\n');
+    let Some(Ok(journal)) = lines.next().map(serde_json::from_str::<Journal>) else {
+        // Died while the journal was being written: nothing had been staged.
+        fs::remove_file(path)?;
+        return Ok(None);
+    };
+    let applied = Applied { journal, path: path.to_owned(), _lock: lock };
+    let what = applied.what().to_owned();
+    let ended = match (lines.next(), lines.next()) {
+        (Some(PREPARED), Some(KEPT)) => applied.keep(),
+        (Some(PREPARED), Some(UNDONE)) => applied.undo(),
+        (Some(PREPARED), _) => match applied.journal.changes.iter().try_for_each(swap_in) {
+            Ok(()) => return Ok(Some(applied)),
+            Err(error) => applied.undo().context(format!("{error:#}; undoing it")),
+        },
+        _ => applied.drop_staged(),
+    };
+    ended.map(|()| None).with_context(|| format!("finishing: {what}"))
 }
+
+#[cfg(test)]
+#[path = "transaction_tests.rs"]
+mod tests;

@@ -23,6 +23,7 @@ use std::sync::OnceLock;
 
 use fs_err as fs;
 
+pub mod disk;
 mod ran;
 pub use ran::Ran;
 

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Disk images of a small Debian with its real GRUB, for tests that edit a machine and boot it.
 #
-#   grub-disk.sh make-base [--suite SUITE] OUT.img    a fresh image (from the cache where it is there)
+#   grub-disk.sh make-base [--suite SUITE] [--compiler] OUT.img
+#                                                     a fresh image (from the cache where it is there);
+#                                                     with gcc, make and its kernels' headers on demand
 #   grub-disk.sh run IMG -- CMD [ARG…]                run a command in the image's root
 #   grub-disk.sh copy IMG SRC… DIR                    copy files or trees into a directory of the image
 #   grub-disk.sh boot IMG [--serial FILE] [--limit S] boot it; prints "BOOTED <uname -r>"
@@ -127,12 +129,15 @@ pick_kernels() {
 }
 
 make_base() {
-	local suite='' out
-	if [ "${1:-}" = --suite ]; then
-		suite=$2
-		shift 2
-	fi
-	[ $# = 1 ] || die "usage: make-base [--suite SUITE] OUT.img"
+	local suite='' out compiler=''
+	while [ $# -gt 1 ]; do
+		case $1 in
+		--suite) suite=$2 && shift 2 ;;
+		--compiler) compiler=yes && shift ;;
+		*) die "make-base: unknown option $1" ;;
+		esac
+	done
+	[ $# = 1 ] || die "usage: make-base [--suite SUITE] [--compiler] OUT.img"
 	out=$1
 	suite=${suite:-$(own_suite)}
 	need mmdebstrap mmdebstrap
@@ -149,10 +154,11 @@ make_base() {
 	apt_as "$work/apt" apt-get -qq update >&2
 	local kernels key image
 	kernels=$(pick_kernels "$work/apt" | tr '\n' ' ')
+	[ -z "$compiler" ] || kernels+="gcc libc6-dev make ${kernels//linux-image-/linux-headers-}"
 	# shellcheck disable=SC2086 # lists of words
 	key=$( (apt_as "$work/apt" apt-cache policy $PACKAGES $kernels base-files libc6 | grep -E '^[a-z]|Candidate'
 		declare -f build_base) | sha256sum | cut -c1-16)
-	image=$cache/grub-$suite-$key.img
+	image=$cache/grub-$suite${compiler:+-compiler}-$key.img
 	if [ ! -e "$image" ]; then
 		leftovers+=("$image.$$")
 		say "making the $suite base image ($kernels)"
@@ -210,9 +216,9 @@ build_base() {
 		exec busybox reboot -f
 	INIT
 	chmod 755 "$root/usr/sbin/lab-init"
-	truncate -s 1536M "$image"
+	truncate -s 2048M "$image"
 	echo 'start=1MiB, type=83, bootable' | sfdisk -q "$image"
-	mkfs.ext4 -q -F -U "$MACHINE_UUID" -E offset=1048576 -d "$root" "$image" 1534M
+	mkfs.ext4 -q -F -U "$MACHINE_UUID" -E offset=1048576 -d "$root" "$image" 2046M
 	rm -rf --one-file-system "$root"
 	attach "$image"
 	inside grub-install --target=i386-pc "$loop" >&2

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whole machines for tests: disk images of a small Debian with its real GRUB, edited in a chroot
+//! and booted. How images are made and booted is `tests/lib/grub-disk.sh`'s business alone.
+
+use std::env;
+use std::fmt;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use dkms_hooks::gate::grub::{GrubEnv, Prediction, predict};
+use fs_err as fs;
+use tempfile::TempDir;
+
+use super::{Ran, lab_sh, text};
+
+/// A disk image, gone with the test unless that failed.
+#[derive(Debug)]
+pub struct Disk {
+    dir: TempDir,
+}
+
+/// An image for many tests to begin from. It has no name any more: it cannot outlive the tests,
+/// although a static is never dropped.
+#[derive(Debug)]
+pub struct Template {
+    image: fs::File,
+}
+
+/// What a machine said on its serial line, and which kernel it was.
+#[derive(Debug)]
+pub struct Booted {
+    pub release: String,
+    serial: String,
+}
+
+impl Disk {
+    /// Debian with two kernels, both with headers and initramfs, a compiler, GRUB, and no dkms.
+    pub fn new() -> Self {
+        let disk = Self::empty();
+        disk.script("make-base", &["--compiler"], Some(disk.image()), &[]).succeeds();
+        disk
+    }
+
+    fn empty() -> Self {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let roots = env::var_os("DKMS_TEST_ROOTS").map_or_else(
+            || repository.join("target/test-roots"),
+            |roots| env::current_dir().unwrap().join(roots),
+        );
+        fs::create_dir_all(&roots).unwrap();
+        Self { dir: tempfile::Builder::new().prefix("disk-").tempdir_in(roots).unwrap() }
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join("disk.img")
+    }
+
+    fn script(&self, verb: &str, options: &[&str], image: Option<PathBuf>, arguments: &[&str]) -> Ran {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lib/grub-disk.sh");
+        let output: Output =
+            Command::new(script).arg(verb).args(options).args(image).args(arguments).output().unwrap();
+        Ran::new(format!("{verb} {}", shell_words::join(arguments)), self.dir.path(), output)
+    }
+
+    /// The dkms under test, as `make install` puts it onto a Debian system.
+    pub fn install_dkms(self) -> Self {
+        static BUILT: OnceLock<()> = OnceLock::new();
+        BUILT.get_or_init(|| drop(lab_sh("build", &[] as &[&str])));
+        lab_sh("install", &[self.dir.path()]);
+        let files = self.dir.path().join("root");
+        self.copy_in(&files.join("."), "/");
+        fs::remove_dir_all(files).unwrap();
+        self
+    }
+
+    /// Copies a file or a tree into a directory of the image.
+    pub fn copy_in(&self, source: &Path, directory: &str) {
+        self.script("copy", &[], Some(self.image()), &[source.to_str().unwrap(), directory]).succeeds();
+    }
+
+    /// Runs a shell script (`bash -eu`) in the image's root, as root.
+    pub fn sh(&self, script: &str) -> Ran {
+        self.script("run", &[], Some(self.image()), &["--", "bash", "-euc", script])
+    }
+
+    /// The releases of the kernels in /boot, oldest first.
+    pub fn kernels(&self) -> Vec<String> {
+        let said = self.script("kernels", &[], Some(self.image()), &[]);
+        said.succeeds().stdout().lines().map(str::to_owned).collect()
+    }
+
+    /// The kernel that grub.cfg, grubenv and the images in /boot lead to, as `gate::grub` reads them.
+    ///
+    /// # Panics
+    /// When they do not tell.
+    pub fn predicted(&self) -> String {
+        let said = self.sh("cd /boot/grub
+             for image in $(grep -o '/boot/vmlinuz-[^ ]*' grub.cfg | sort -u); do
+                 [ -e \"$image\" ] || echo \"$image\"
+             done
+             echo @@@
+             [ ! -e grubenv ] || cat grubenv
+             echo @@@
+             cat grub.cfg");
+        let said = said.succeeds().stdout();
+        let [missing, env, cfg] = said.split("@@@\n").collect::<Vec<_>>().try_into().unwrap();
+        let env = GrubEnv::parse(env.as_bytes());
+        let env = missing.lines().fold(env, |env, image| env.with_missing(image));
+        match predict(cfg, &env) {
+            Prediction::Entry { kernel: Some(kernel), .. } => kernel.to_string(),
+            other => panic!("{other:?} from {self}"),
+        }
+    }
+
+    /// Boots the machine until it powers off, and holds what was foretold against what came.
+    pub fn boots(&self) -> Booted {
+        let foretold = self.predicted();
+        let serial = self.dir.path().join("serial");
+        let started = Instant::now();
+        let options = ["--serial", serial.to_str().unwrap(), "--limit", "180"];
+        let ran = self.script("boot", &[], Some(self.image()), &options);
+        let release = ran.succeeds().stdout().trim().replace("BOOTED ", "");
+        // Past the test harness, which would swallow it.
+        let test = std::thread::current().name().unwrap_or("?").to_owned();
+        let seconds = started.elapsed().as_secs_f32();
+        drop(writeln!(std::io::stderr(), "{test}: {release} booted and off in {seconds:.1} s"));
+        assert_eq!(release, foretold, "another kernel than foretold: {self}");
+        Booted { release, serial: text(&fs::read(serial).unwrap()) }
+    }
+}
+
+impl Template {
+    /// From here on the image is only copied.
+    pub fn from(disk: Disk) -> Self {
+        Self { image: fs::File::open(disk.image()).unwrap() }
+    }
+
+    pub fn disk(&self) -> Disk {
+        let copy = Disk::empty();
+        let image = format!("/proc/{}/fd/{}", std::process::id(), self.image.as_raw_fd());
+        // Not fs::copy: it would fill in the holes.
+        let status = Command::new("cp").arg("--sparse=always").arg(image).arg(copy.image()).status();
+        assert!(status.unwrap().success());
+        copy
+    }
+}
+
+impl Booted {
+    /// Fails unless the guest printed this line.
+    #[track_caller]
+    pub fn says(&self, line: &str) -> &Self {
+        assert!(self.serial.lines().any(|said| said.trim() == line), "no line {line:?}:\n{}", self.serial);
+        self
+    }
+}
+
+impl fmt::Display for Disk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.image().display())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if std::thread::panicking() || env::var_os("DKMS_TEST_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+            println!("kept: tests/lib/grub-disk.sh run {self} -- bash");
+        }
+    }
+}
