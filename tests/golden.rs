@@ -419,8 +419,6 @@ impl Normal {
                 r"(?m)(Mon|Tue|Wed|Thu|Fri|Sat|Sun) .*[0-9]:[0-9][0-9]:[0-9][0-9].* [0-9]{4}$".to_owned(),
                 "DATE",
             ),
-            // The signing prologue: cases for signing come with signing itself.
-            (r"(?m)^(1\| Sign command: .*\n)?1\| .*modules won't be signed\n1\|\n".to_owned(), ""),
             (r"elapsed time: [0-9][0-9]:[0-9][0-9]:[0-9][0-9]".to_owned(), "elapsed time: hh:mm:ss"),
         ];
         let compiled = patterns.into_iter().map(|(pattern, by)| Ok((Regex::new(&pattern)?, by.to_owned())));

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Turns a module's source into verified files kept in the dkms tree: prepare, patch, make,
-//! verify, strip, compress, store. Never writes to the install tree.
+//! strip, verify, sign, compress, store. Never writes to the install tree.
 
 pub mod jobs;
+pub mod keys;
 pub mod log;
 mod prepare;
-pub use prepare::script_command;
+pub use prepare::{has_source, script_command};
+pub mod sign;
 mod store;
 
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ use crate::tree::kernels::BuildDir;
 use crate::tree::registered::Loaded;
 use jobs::{Jobs, named_jobs};
 use log::MakeLog;
+use sign::Signer;
 
 /// One module to build for one kernel. The module's lock must be held.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct Build<'a> {
     /// Which records BUILD_EXCLUSIVE_* rules out, by position.
     pub excluded: &'a [bool],
     pub kernel: &'a BuildDir,
+    /// Without one modules stay unsigned.
+    pub signer: Option<&'a Signer>,
     /// The installed dependencies whose new versions ask for a rebuild (BUILD_DEPENDS_REBUILD), with
     /// the versions that are built against; kept beside the files as `.dep_NAME`.
     pub built_against: &'a [(String, String)],

@@ -15,13 +15,17 @@ use crate::sys::files;
 use crate::sys::tools::{Run, Tool};
 use crate::tree::Tree;
 
+/// Whether a module's source tree holds anything to build; a conf alone is no source.
+pub fn has_source(tree: &Tree, id: &ModuleId) -> Result<bool> {
+    let is_source =
+        |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != "dkms.conf");
+    Ok(fs::read_dir(tree.source_link(id))?.any(is_source))
+}
+
 /// Makes `<dkms tree>/M/V/build` anew from the source tree; what a failed build left there goes.
 pub(super) fn build_dir(tree: &Tree, id: &ModuleId) -> Result<PathBuf> {
     let source = tree.source_link(id);
-    // A conf alone is no source.
-    let is_source =
-        |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != "dkms.conf");
-    if !fs::read_dir(&source)?.any(is_source) {
+    if !has_source(tree, id)? {
         return Err(Failure::NoSource { source: source.display().to_string() }.into());
     }
     let build_dir = tree.build_dir(id);

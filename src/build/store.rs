@@ -17,7 +17,7 @@ use crate::tree::transaction::{Applied, Transaction};
 /// The beginning of the names of directories in which we stage what is kept.
 const STAGING: &str = ".dkms-kept-";
 
-/// Checks, strips and compresses the results and puts them in the place of an earlier build's.
+/// Strips, checks, signs and compresses the results and puts them in the place of an earlier build's.
 pub(super) fn keep(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Applied> {
     keep_results(build, build_dir, log).inspect_err(|_| tidy(build))
 }
@@ -57,20 +57,14 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
     let (modules, logs) = (staged.path().join("module"), staged.path().join("log"));
     fs::create_dir(&modules)?;
     fs::create_dir(&logs)?;
-    let vermagic = kernel_vermagic(&build.target.kernel, &build.kernel.config);
+    check(build, &products, log)?;
     let compression = Compression::of_kernel(&build.kernel.config);
     for product in &products {
-        let image = fs::read(&product.path)?;
-        let wanted = Wanted {
-            name: Some(&product.built),
-            kernel: &build.target.kernel,
-            arch: &build.target.arch,
-            vermagic: vermagic.as_deref(),
-        };
-        if let Err(error) = check_loadable(&image, wanted) {
-            let why = format!("{error:#}.\nConsult {} for how it was built.", log.path().display());
-            return Err(Failure::NotLoadable { file: product.path.display().to_string(), why }.into());
+        let mut image = fs::read(&product.path)?;
+        if let Some(signer) = build.signer {
+            image = signer.sign(&product.path, image, build.variables, build.report);
         }
+        // The signature has to be the last thing in the image: it is compressed along.
         let name = format!("{}.ko{}", product.name, compression.suffix());
         fs::write(modules.join(name), compression.compress(image)?)?;
     }
@@ -86,6 +80,24 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
         Transaction::new(build.tree, format!("keeping {} built for {}", build.id, build.target), None);
     transaction.put_directory(&target_dir, &staged.keep());
     transaction.apply()
+}
+
+/// Nothing is signed or kept unless the kernel would take all of it.
+fn check(build: &Build<'_>, products: &[Product], log: &MakeLog) -> Result<()> {
+    let vermagic = kernel_vermagic(&build.target.kernel, &build.kernel.config);
+    for product in products {
+        let wanted = Wanted {
+            name: Some(&product.built),
+            kernel: &build.target.kernel,
+            arch: &build.target.arch,
+            vermagic: vermagic.as_deref(),
+        };
+        if let Err(error) = check_loadable(&fs::read(&product.path)?, wanted) {
+            let why = format!("{error:#}.\nConsult {} for how it was built.", log.path().display());
+            return Err(Failure::NotLoadable { file: product.path.display().to_string(), why }.into());
+        }
+    }
+    Ok(())
 }
 
 /// What runs that were killed left; the module's lock says that nobody is at work here.

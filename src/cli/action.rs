@@ -19,6 +19,7 @@ pub(super) enum Verb {
     Remove,
     Status,
     Autoinstall,
+    GenerateMok,
     KernelPreinst,
     KernelPostinst,
     KernelPrerm,
@@ -27,7 +28,7 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -36,6 +37,7 @@ impl Verb {
         Self::Remove,
         Self::Status,
         Self::Autoinstall,
+        Self::GenerateMok,
         Self::KernelPreinst,
         Self::KernelPostinst,
         Self::KernelPrerm,
@@ -53,6 +55,7 @@ impl Verb {
             Self::Remove => "remove",
             Self::Status => "status",
             Self::Autoinstall => "autoinstall",
+            Self::GenerateMok => "generate_mok",
             Self::KernelPreinst => "kernel_preinst",
             Self::KernelPostinst => "kernel_postinst",
             Self::KernelPrerm => "kernel_prerm",
@@ -71,6 +74,7 @@ impl Verb {
             Self::Remove => "unbuild a module and forget it",
             Self::Status => "show which module is built or installed for which kernel",
             Self::Autoinstall => "install every module that asks for it into a kernel",
+            Self::GenerateMok => "make the key that modules are signed with, if there is none",
             Self::KernelPreinst => "a kernel is about to be installed: clear the way (-k)",
             Self::KernelPostinst => "a kernel has been installed: autoinstall (-k)",
             Self::KernelPrerm => "a kernel is about to be removed: unbuild for it (-k)",
@@ -89,7 +93,7 @@ impl Verb {
     }
 
     fn takes_all(self) -> bool {
-        matches!(self, Self::Unbuild | Self::Uninstall | Self::Remove | Self::Status)
+        matches!(self, Self::Unbuild | Self::Uninstall | Self::Remove | Self::Status | Self::GenerateMok)
     }
 
     /// The action in whose name dkms asks for the module, if it cannot do without: build and
@@ -103,7 +107,7 @@ impl Verb {
     }
 
     fn takes_module(self) -> bool {
-        self.asks_for_module().is_some() || self == Self::Status
+        self.asks_for_module().is_some() || matches!(self, Self::Status | Self::GenerateMok)
     }
 }
 
@@ -186,6 +190,8 @@ pub(super) fn action(flags: Flags, notices: &mut Vec<String>) -> Result<Action, 
         Verb::Status => Action::Status { module, targets },
         Verb::Autoinstall if targets.kernels.len() > 1 => return Err(Failure::AutoinstallSeveralKernels),
         Verb::Autoinstall => Action::Autoinstall { targets },
+        // Nothing is asked of a module: dkms passes over one, and over --all.
+        Verb::GenerateMok => Action::GenerateMok { targets },
         Verb::KernelPreinst | Verb::KernelPostinst | Verb::KernelPrerm if targets.kernels.len() != 1 => {
             return Err(Failure::ExactlyOneKernel { action: verb.name() });
         }

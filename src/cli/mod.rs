@@ -98,6 +98,10 @@ pub enum Action {
     Autoinstall {
         targets: TargetArgs,
     },
+    /// The kernel is for paths that name it; the running one without it.
+    GenerateMok {
+        targets: TargetArgs,
+    },
     KernelPreinst {
         targets: TargetArgs,
     },

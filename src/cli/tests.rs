@@ -81,6 +81,8 @@ fn on_k() -> TargetArgs {
 #[case::preinst("kernel_preinst -k 6.1.0-56-amd64", Action::KernelPreinst { targets: on_k() })]
 #[case::postinst("kernel_postinst -k 6.1.0-56-amd64", Action::KernelPostinst { targets: on_k() })]
 #[case::prerm("kernel_prerm -k 6.1.0-56-amd64", Action::KernelPrerm { targets: on_k() })]
+#[case::generate_mok("generate_mok", Action::GenerateMok { targets: none() })]
+#[case::generate_mok_kernel("generate_mok -k 6.1.0-56-amd64", Action::GenerateMok { targets: on_k() })]
 #[case::gate("gate --json", Action::Gate)]
 #[case::action_last("-k 6.1.0-56-amd64 foo/1.0 build", Action::Build { module: named("foo", "1.0"), targets: on_k() })]
 #[case::action_as_value("-m build status", Action::Status { module: Some(unversioned("build")), targets: none() })]

@@ -4,6 +4,7 @@
 mod add;
 mod autoinstall;
 mod gate;
+mod generate_mok;
 mod install;
 mod kernel;
 mod post_transaction;
@@ -51,6 +52,7 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
             let target = session.one_target(&targets)?;
             autoinstall::autoinstall(session, &target, Caller::CommandLine)?.into_result()?;
         }
+        Action::GenerateMok { targets } => return generate_mok::generate_mok(session, &targets),
         Action::KernelPreinst { targets } => {
             session.begin_changes()?;
             kernel::preinst(session, &session.one_target(&targets)?)?;

@@ -12,8 +12,9 @@ use super::add::shown_script;
 use super::gate::{ensure_indexed, mark};
 use super::post_transaction::post_transaction;
 use super::session::Session;
-use crate::build::Build;
 use crate::build::jobs::Jobs;
+use crate::build::sign::Signer;
+use crate::build::{Build, has_source};
 use crate::conf::policy::Policy;
 use crate::failure::Failure;
 use crate::gate::proof::Image;
@@ -105,6 +106,7 @@ struct Engine<'a> {
     items: &'a [Item],
     jobs: Jobs,
     kernel: Option<BuildDir>,
+    signer: Option<Signer>,
     limit: Option<Duration>,
 }
 
@@ -120,7 +122,7 @@ pub(super) fn run(
     let critical = if installs { critical(session, target, &policy)? } else { Vec::new() };
     let gate = session.gate(&policy);
     let before = if installs { mark(&gate, &target.kernel, &critical)? } else { None };
-    let engine = Engine {
+    let mut engine = Engine {
         session,
         target,
         items,
@@ -130,8 +132,10 @@ pub(super) fn run(
             session.options.kernel_source_dir.as_deref(),
             session.options.kernel_config.as_deref(),
         )?,
+        signer: None,
         limit: policy.timeout,
     };
+    engine.prepare_signing()?;
     let (mut modules, applied) = engine.work();
     engine.index(&mut modules, applied)?;
     let changed = |done: &Done| matches!(done, Done::Installed);
@@ -353,11 +357,7 @@ impl Engine<'_> {
             ));
             return Ok((Done::Already, None));
         }
-        let must_build = match item.goal {
-            Goal::Built => force || state == State::Added,
-            Goal::Installed => state == State::Added || item.kind == Kind::Rebuild,
-        };
-        if must_build {
+        if self.must_build(item, &state) {
             self.build(item, report)?;
         } else if item.goal == Goal::Built {
             report.line(format_args!(
@@ -370,6 +370,31 @@ impl Engine<'_> {
         }
         let applied = self.install(item, &place, report)?;
         Ok((if applied.is_some() { Done::Installed } else { Done::Already }, applied))
+    }
+
+    fn must_build(&self, item: &Item, state: &State) -> bool {
+        match item.goal {
+            Goal::Built => self.session.options.force || item.kind == Kind::Rebuild || *state == State::Added,
+            Goal::Installed => *state == State::Added || item.kind == Kind::Rebuild,
+        }
+    }
+
+    /// Finds out how modules are signed and says so before anything else is said, if something is
+    /// going to be built.
+    fn prepare_signing(&mut self) -> Result<()> {
+        let Some(build_dir) = &self.kernel else { return Ok(()) };
+        let (tree, config) = (&self.session.tree, self.session.kernel_config(&self.target.kernel)?);
+        let builds = |item: &Item| {
+            !tree.is_broken(&item.id)
+                && self.must_build(item, &tree.state(&item.id, self.target))
+                && !item.loaded.conf.is_excluded(self.target, &config)
+                && has_source(tree, &item.id).unwrap_or(false)
+        };
+        if self.items.iter().any(builds) {
+            let setting = self.session.signing(&self.target.kernel);
+            self.signer = Signer::prepare(setting, build_dir, &self.session.report);
+        }
+        Ok(())
     }
 
     fn build(&self, item: &Item, report: &Report) -> Result<()> {
@@ -398,6 +423,7 @@ impl Engine<'_> {
             loaded: &item.loaded,
             excluded: &item.excluded,
             kernel,
+            signer: self.signer.as_ref(),
             built_against: &self.built_against(item),
             variables: &session.environment(id, Some(target)),
         }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
+use crate::build::sign::{Custom, Setting};
 use crate::cli::{Options, TargetArgs};
 use crate::conf::framework::Framework;
 use crate::conf::policy::Policy;
@@ -116,6 +117,16 @@ impl Session {
     /// The gate under a policy.
     pub fn gate<'a>(&'a self, policy: &'a Policy) -> Gate<'a> {
         Gate { tree: &self.tree, policy, report: &self.report }
+    }
+
+    /// What signing for a kernel is decided by.
+    pub fn signing<'a>(&'a self, kernel: &'a KernelRelease) -> Setting<'a> {
+        let custom = match self.distribution {
+            Distribution::Debian => Custom::Debian,
+            Distribution::Ubuntu => Custom::Ubuntu,
+            _ => Custom::Other,
+        };
+        Setting { tree: &self.tree, framework: &self.framework, custom, kernel }
     }
 
     /// `-j`, else the framework's `parallel_jobs`, else the policy's.

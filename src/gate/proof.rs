@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fs_err as fs;
 
 use super::verdict::Critical;
@@ -39,7 +39,10 @@ pub struct Proof {
 pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: &Image) -> Result<Proof> {
     let mut proof = Proof::default();
     let index = Index::read(&tree.kernel_dir(kernel))?;
-    let vermagic = kernel_vermagic(kernel, &tree.kernel_config(kernel)?);
+    let config = tree.kernel_config(kernel)?;
+    let vermagic = kernel_vermagic(kernel, &config);
+    // Other kernels take what is not signed, unless firmware or command line have them refuse it.
+    let signatures_enforced = config.enabled("CONFIG_MODULE_SIG_FORCE");
     let mut newest: Option<(SystemTime, PathBuf)> = None;
     for Critical { name, modules, .. } in critical {
         for module in modules {
@@ -51,6 +54,7 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
                 Found::File(path) => match check(
                     &path,
                     Wanted { name: None, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() },
+                    signatures_enforced,
                 ) {
                     Ok(time) => newest = newest.max(Some((time, path))),
                     Err(error) => {
@@ -72,10 +76,13 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
 }
 
 /// Checks one file and tells when it was put there.
-fn check(path: &Path, wanted: Wanted<'_>) -> Result<SystemTime> {
+fn check(path: &Path, wanted: Wanted<'_>, signatures_enforced: bool) -> Result<SystemTime> {
     let bytes = fs::read(path)?;
     let image = module_file::unpacked(&bytes)?;
     check_loadable(&image, wanted)?;
+    if signatures_enforced && module_file::signed(&image)?.is_none() {
+        bail!("it is not signed, and kernel {} takes signed modules only", wanted.kernel);
+    }
     Ok(fs::metadata(path)?.modified()?)
 }
 

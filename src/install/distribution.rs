@@ -10,6 +10,7 @@ use crate::kernel::KernelRelease;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distribution {
     Debian,
+    Ubuntu,
     RedHat,
     Suse,
     Arch,
@@ -27,7 +28,8 @@ impl Distribution {
         words
             .split_whitespace()
             .find_map(|word| match word {
-                "debian" | "ubuntu" => Some(Self::Debian),
+                "debian" => Some(Self::Debian),
+                "ubuntu" => Some(Self::Ubuntu),
                 "fedora" | "rhel" | "centos" | "ovm" | "almalinux" | "rocky" => Some(Self::RedHat),
                 "arch" | "archlinux" => Some(Self::Arch),
                 word if word == "sles" || word.contains("suse") => Some(Self::Suse),
@@ -40,7 +42,7 @@ impl Distribution {
     /// all external modules, the others follow DEST_MODULE_LOCATION.
     pub fn destination(self, dest_module_location: &str) -> &str {
         match self {
-            Self::Debian | Self::Arch => "/updates/dkms",
+            Self::Debian | Self::Ubuntu | Self::Arch => "/updates/dkms",
             Self::RedHat => "/extra",
             Self::Suse => "/updates",
             Self::Other => dest_module_location,
@@ -50,7 +52,7 @@ impl Distribution {
     /// All the places below a kernel's directory where this distribution's modules may be.
     pub fn destinations(self) -> Vec<PathBuf> {
         let names: &[&str] = match self {
-            Self::Debian | Self::Arch => &["updates/dkms"],
+            Self::Debian | Self::Ubuntu | Self::Arch => &["updates/dkms"],
             Self::RedHat => &["extra"],
             Self::Suse => &["updates"],
             Self::Other => &["updates", "extra", "kernel"],
@@ -61,7 +63,9 @@ impl Distribution {
     /// What to type to get a kernel's headers, where the release tells the package.
     pub fn headers_advice(self, kernel: &KernelRelease) -> Option<String> {
         match self {
-            Self::Debian => Some(format!("On this distribution: apt install linux-headers-{kernel}")),
+            Self::Debian | Self::Ubuntu => {
+                Some(format!("On this distribution: apt install linux-headers-{kernel}"))
+            }
             Self::RedHat => {
                 Some(format!("On this distribution: dnf install kernel-devel-uname-r == {kernel}"))
             }
@@ -86,7 +90,7 @@ mod tests {
 
     #[rstest]
     #[case::debian("ID=debian\n", Distribution::Debian)]
-    #[case::mint("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", Distribution::Debian)]
+    #[case::mint("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", Distribution::Ubuntu)]
     #[case::rocky("NAME=\"Rocky\"\nID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", Distribution::RedHat)]
     #[case::tumbleweed("ID=\"opensuse-tumbleweed\"\nID_LIKE=\"opensuse suse\"\n", Distribution::Suse)]
     #[case::manjaro("ID=manjaro\nID_LIKE=arch\n", Distribution::Arch)]

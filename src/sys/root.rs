@@ -2,6 +2,7 @@
 //! `Root`, the only maker of absolute paths: the running system, an offline image
 //! (`--root DIR`), or a directory that a test made up.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -63,6 +64,21 @@ impl Root {
         self.prefix.join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
+    /// Whether this is not the root that the machine's first process has: an image is one always,
+    /// and so is a root where /proc is not mounted. Where /proc does not tell (in a user namespace,
+    /// say), this is no chroot.
+    pub fn is_chroot(&self) -> bool {
+        if !self.live {
+            return true;
+        }
+        let place = |path| fs_err::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+        match (place("/proc/1/root"), place("/")) {
+            (Ok(first), Ok(ours)) => first != ours,
+            (Err(error), _) => error.kind() == std::io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
     /// Whether the running kernel, /proc and /sys belong to this root.
     pub fn is_live(&self) -> bool {
         self.live
@@ -101,6 +117,6 @@ mod tests {
         let root = Root::at(Path::new("/image"));
         assert_eq!(root.path("/etc/dkms"), Path::new("/image/etc/dkms"));
         assert_eq!(Root::live().path("/etc/dkms"), Path::new("/etc/dkms"));
-        assert!(!root.is_live());
+        assert!(!root.is_live() && root.is_chroot());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -22,7 +22,7 @@ pub fn listen() -> Result<()> {
         for signal in signals.forever() {
             CAUGHT.store(signal, Ordering::SeqCst);
             for group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                let _ = killpg(Pid::from_raw(*group), Signal::SIGTERM);
+                let _ = kill(Pid::from_raw(*group), Signal::SIGTERM);
             }
         }
     });
@@ -34,24 +34,32 @@ pub fn caught() -> Option<i32> {
     Some(CAUGHT.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
 }
 
-/// A process group of ours that a signal is passed on to, until dropped.
+/// A process group of ours, or a process without one of its own, that a signal is passed on to,
+/// until dropped. As kill(2) wants it: a group's number is negative.
 pub(super) struct Group(i32);
 
 impl Group {
     pub(super) fn register(leader: u32) -> Self {
-        let group = leader.cast_signed();
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(group);
-        Self(group)
+        Self::listed(-leader.cast_signed())
+    }
+
+    pub(super) fn register_process(process: u32) -> Self {
+        Self::listed(process.cast_signed())
+    }
+
+    fn listed(number: i32) -> Self {
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        Self(number)
     }
 
     /// Asks every process of the group to end.
     pub(super) fn end(&self) {
-        let _ = killpg(Pid::from_raw(self.0), Signal::SIGTERM);
+        let _ = kill(Pid::from_raw(self.0), Signal::SIGTERM);
     }
 
     /// Ends every process of the group at once.
     pub(super) fn kill(&self) {
-        let _ = killpg(Pid::from_raw(self.0), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(self.0), Signal::SIGKILL);
     }
 }
 

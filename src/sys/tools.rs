@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The only runner of programs. Every program gets a fixed PATH, no standard input, a process
-//! group of its own (so that it can be ended whole) and none of make's variables unless the
-//! caller hands it our jobserver.
+//! group of its own (so that it can be ended whole; but see [`Run::foreground`]) and none of
+//! make's variables unless the caller hands it our jobserver.
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -43,12 +43,15 @@ pub enum Tool {
     Dracut,
     GrubMkconfig,
     KernelInstall,
+    Kmodsign,
     Mkinitcpio,
     Modprobe,
+    Openssl,
     Patch,
     Strip,
     UpdateGrub,
     UpdateInitramfs,
+    UpdateSecurebootPolicy,
 }
 
 impl Tool {
@@ -61,12 +64,15 @@ impl Tool {
             Self::Dracut => "dracut",
             Self::GrubMkconfig => "grub-mkconfig",
             Self::KernelInstall => "kernel-install",
+            Self::Kmodsign => "kmodsign",
             Self::Mkinitcpio => "mkinitcpio",
             Self::Modprobe => "modprobe",
+            Self::Openssl => "openssl",
             Self::Patch => "patch",
             Self::Strip => "strip",
             Self::UpdateGrub => "update-grub",
             Self::UpdateInitramfs => "update-initramfs",
+            Self::UpdateSecurebootPolicy => "update-secureboot-policy",
         }
     }
 
@@ -76,8 +82,10 @@ impl Tool {
             Self::Depmod | Self::Modprobe => "kmod",
             Self::GrubMkconfig | Self::UpdateGrub => "grub2-common",
             Self::KernelInstall => "systemd",
+            Self::Kmodsign => "sbsigntool",
             Self::Strip => "binutils",
             Self::UpdateInitramfs => "initramfs-tools",
+            Self::UpdateSecurebootPolicy => "shim-signed",
             other => other.name(),
         }
     }
@@ -135,10 +143,11 @@ impl Ended {
 #[derive(Debug)]
 #[allow(clippy::disallowed_types)]
 pub struct Run {
-    tool: Tool,
+    name: String,
     command: Command,
     shown: Vec<String>,
     limit: Option<Duration>,
+    foreground: bool,
 }
 
 #[allow(clippy::disallowed_types)]
@@ -148,12 +157,22 @@ impl Run {
         let program = tool.find().ok_or_else(|| {
             anyhow!("{} is not installed; install the package {}", tool.name(), tool.package())
         })?;
-        let mut command = Command::new(program);
-        command.arg0(tool.name()).env("PATH", PATH).stdin(Stdio::null()).process_group(0);
+        let mut run = Self::program(&program);
+        run.command.arg0(tool.name());
+        run.name = tool.name().to_owned();
+        run.shown = vec![tool.name().to_owned()];
+        Ok(run)
+    }
+
+    /// A program that is no [`Tool`], because a configuration names it.
+    pub fn program(path: &Path) -> Self {
+        let mut command = Command::new(path);
+        command.env("PATH", PATH).stdin(Stdio::null());
         for name in CLEARED {
             command.env_remove(name);
         }
-        Ok(Self { tool, command, shown: vec![tool.name().to_owned()], limit: None })
+        let name = path.display().to_string();
+        Self { shown: vec![name.clone()], name, command, limit: None, foreground: false }
     }
 
     /// Adds one argument.
@@ -203,6 +222,13 @@ impl Run {
         self
     }
 
+    /// Leaves the program in our own process group, so that it may ask on the terminal, if there
+    /// is one: of another group it would be stopped at that (termios(3), SIGTTIN).
+    pub fn foreground(mut self) -> Self {
+        self.foreground = true;
+        self
+    }
+
     /// Lets the makes below this program share our jobserver.
     pub fn jobserver(mut self, client: &jobserver::Client) -> Self {
         client.configure_make(&mut self.command);
@@ -219,9 +245,12 @@ impl Run {
     /// Runs to the end; fails only if the program could not be started.
     pub fn end(mut self, output: Output<'_>) -> Result<Ended> {
         if signals::caught().is_some() {
-            bail!("not running {}: a signal asked to stop", self.tool.name());
+            bail!("not running {}: a signal asked to stop", self.name);
         }
-        let starting = || format!("starting {}", self.tool.name());
+        if !self.foreground {
+            self.command.process_group(0);
+        }
+        let starting = || format!("starting {}", self.name);
         let mut readers = (None, None);
         match output {
             Output::Shown => {}
@@ -244,10 +273,11 @@ impl Run {
         }
         let child = self.command.spawn();
         // Our copies of the pipes' write ends live in the Command: a reader would wait for them.
-        let (name, limit) = (self.tool.name(), self.limit);
-        drop(self);
+        let Self { name, command, limit, foreground, .. } = self;
+        drop(command);
         let mut child = child.with_context(|| format!("starting {name}"))?;
-        let group = signals::Group::register(child.id());
+        let register = if foreground { signals::Group::register_process } else { signals::Group::register };
+        let group = register(child.id());
         if signals::caught().is_some() {
             group.end(); // the signal came before there was a group to pass it on to
         }

@@ -102,6 +102,11 @@ impl Tree {
         self.lock("registry", report)
     }
 
+    /// Guards the making of the signing key; not to be taken under any other lock.
+    pub fn lock_signing_key(&self, report: &Report) -> Result<Lock> {
+        self.lock("signing-key", report)
+    }
+
     fn lock(&self, name: &str, report: &Report) -> Result<Lock> {
         Lock::take(&self.hooks_dir().join("locks").join(name), report)
     }
