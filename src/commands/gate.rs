@@ -215,7 +215,8 @@ pub(super) fn ensure_indexed(session: &Session, kernel: &KernelRelease, critical
     depmod(&session.tree, kernel, &session.report)
 }
 
-fn image(gate: &Gate<'_>, kernel: &KernelRelease, initramfs: Initramfs) -> Image {
+/// What the initramfs has to be for a verdict of this run.
+pub(super) fn image(gate: &Gate<'_>, kernel: &KernelRelease, initramfs: Initramfs) -> Image {
     match (gate.image_now(kernel), initramfs) {
         (Image::Needed(images), Initramfs::Later) => Image::Later(images),
         (image, _) => image,
