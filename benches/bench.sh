@@ -360,5 +360,9 @@ say "$CPUS CPUs, load $(cut -d' ' -f1 /proc/loadavg), kernel $KERNEL, $ROUNDS ro
             sub(/ +$/, "", line); print line
         }
     }'
-[ "$OVER" = 0 ] || printf "\nA limit is exceeded.\n"
+if [ "$OVER" = 1 ]; then
+    printf '\nA limit is exceeded.\n'
+    awk -v cpus="$CPUS" '{ if ($1 > cpus) print "The machine is busy: wall figures wander. Try BENCH_ROUNDS=7, or later." }' \
+        /proc/loadavg
+fi
 exit "$OVER"
