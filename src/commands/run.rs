@@ -53,6 +53,8 @@ pub(super) enum Kind {
     Asked,
     /// One of autoinstall's: under a title, its failure with its output.
     Listed,
+    /// One of `match`'s: likewise, but under two lines and without a blank one at its end.
+    Matched,
     /// Installed already; a dependency that it was built against has changed.
     Rebuild,
 }
@@ -310,6 +312,7 @@ impl Engine<'_> {
             Kind::Listed => {
                 report.line(format_args!("Autoinstall of module {id} for kernel {}", self.target))
             }
+            Kind::Matched => report.line(format_args!("Module:  {}\nVersion: {}", id.name(), id.version())),
             Kind::Rebuild => {
                 report.line(format_args!("\nRebuilding module {id} due to updated dependencies\n"))
             }
