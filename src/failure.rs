@@ -57,6 +57,13 @@ pub enum Failure {
     ArchiveMissing {
         path: String,
     },
+    /// What was named as an archive is a directory.
+    NoFile {
+        path: String,
+    },
+    TarballFailed {
+        why: String,
+    },
     /// An archive that is damaged, unsafe to unpack, or not laid out as one of dkms's.
     BadArchive {
         archive: String,
@@ -194,9 +201,9 @@ impl Failure {
             | InvalidOptionValue { .. } => 2,
             SourceMissing { .. } | AllWithKernel => 2,
             NoTemplate => 1,
-            SameTemplate | NoArchive | ArchiveMissing { .. } => 2,
+            SameTemplate | NoArchive | ArchiveMissing { .. } | NoFile { .. } => 2,
             NoConfInArchive => 3,
-            NotBuilt { .. } => 6,
+            NotBuilt { .. } | TarballFailed { .. } => 6,
             BadArchive { .. } => 7,
             AlreadyLoaded { .. } => 8,
             ArchiveNotWritable { .. } => 9,
@@ -268,8 +275,10 @@ impl fmt::Display for Failure {
                  ldtarball --archive=/path/to/archive",
             ),
             ArchiveMissing { path } => write!(f, "{path} does not exist."),
+            NoFile { path } => write!(f, "{path} is no archive but a directory."),
+            TarballFailed { why } => write!(f, "Failed to make tarball.\n{why}"),
             BadArchive { archive, why } => {
-                write!(f, "The archive {archive} cannot be loaded. Nothing of it has been kept.\n{why}")
+                write!(f, "{why}\n{archive} is not a valid DKMS tarball.")
             }
             NoConfInArchive => f.write_str(
                 "Tarball does not appear to be a correctly formed DKMS archive. No dkms.conf found within it.",

@@ -202,6 +202,9 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         _ => {}
     }
     notices.extend(words.iter().map(|word| unhandled(word)));
+    if let (Verb::Add | Verb::Build | Verb::Install, Some(archive)) = (verb, &archive) {
+        notices.push(unhandled(&format!("--archive {}", archive.display())));
+    }
 
     let named = module.clone().ok_or(Failure::NoModule { action: verb.asks_for_module().unwrap_or("") });
     Ok(match verb {

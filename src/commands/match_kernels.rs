@@ -57,14 +57,13 @@ fn candidates(session: &Session, module: Option<&ModuleArg>) -> Result<Vec<Modul
         Some(ModuleArg::Named { name, version }) => (name, version.as_deref()),
         Some(ModuleArg::Word(word)) => (word, None),
     };
-    let mut ids = session.tree.versions(name)?;
-    if let Some(version) = version {
-        ids.retain(|id| id.version() == version);
-    }
+    let ids = session.tree.versions(name)?;
     if ids.is_empty() {
         return Err(Failure::ModuleNotInTree { name: name.clone() }.into());
     }
-    Ok(ids)
+    let Some(version) = version else { return Ok(ids) };
+    let id = ModuleId::new(name, version)?;
+    if ids.contains(&id) { Ok(vec![id]) } else { Err(Failure::NotInTree { id }.into()) }
 }
 
 /// The modules and what they depend on, dependencies first, and the exit code of the first that

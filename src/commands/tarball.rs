@@ -87,10 +87,6 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
         true => to.display().to_string(),
         false => format!("{}//{}", own.display(), archive.display()),
     };
-    let Some(compression) = Compression::of_name(&to) else {
-        let why = format!("the compression of {shown} is unknown here; known are .gz, .bz2, .xz and .zst");
-        return Err(Failure::InvalidOptionValue { option: "--archive".to_owned(), why }.into());
-    };
     report.line(format_args!("\nTarball location: {shown}"));
     let directory = if to.is_dir() { &to } else { files::parent(&to)? };
     let writable = !to.is_dir()
@@ -99,7 +95,12 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
     if !writable {
         return Err(Failure::ArchiveNotWritable { directory: directory.display().to_string() }.into());
     }
-    for left_out in tarball.write(&to, compression)? {
+    let failed = |why| Failure::TarballFailed { why };
+    let compression = Compression::of_name(&to).ok_or_else(|| {
+        failed("Its compression is unknown here, known are .gz, .bz2, .xz and .zst.".to_owned())
+    })?;
+    let left_out = tarball.write(&to, compression).map_err(|error| failed(format!("{error:#}")))?;
+    for left_out in left_out {
         let path = left_out.path.display();
         report.warning(format_args!("{path} is left out of the archive: {}.", left_out.why));
     }
@@ -110,7 +111,9 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
 /// `expected` is refused.
 pub(super) fn load(session: &Session, archive: &Path, expected: Option<&ModuleId>) -> Result<ModuleId> {
     if !archive.is_file() {
-        return Err(Failure::ArchiveMissing { path: archive.display().to_string() }.into());
+        let path = archive.display().to_string();
+        let is_there = archive.exists();
+        return Err(if is_there { Failure::NoFile { path } } else { Failure::ArchiveMissing { path } }.into());
     }
     let (checked, had_been_added) = {
         let unpacked = Unpacked::new(session, archive)?;
@@ -223,7 +226,7 @@ impl<'a> Unpacked<'a> {
         if layout.has_main_tree {
             report.line(format_args!("\nLoading tarball for {id}"));
         }
-        if force && (layout.has_main_tree || registered) {
+        if force && source.exists() {
             report.err("");
             report.line(format_args!("Forcing install of {id}"));
         }

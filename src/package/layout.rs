@@ -45,46 +45,59 @@ impl Layout {
         let marked = [SOURCE_TREE, BINARIES_ONLY].map(|name| root.join(name));
         let marked = marked.into_iter().find(|part| is_directory(part) && has_conf(part));
         let binaries_only = marked.as_ref().is_some_and(|part| part.ends_with(BINARIES_ONLY));
+        let main = root.join(MAIN_TREE);
+        let has_main_tree = is_directory(&main);
         let source = match marked {
             Some(part) => part,
+            None if has_main_tree => {
+                return Err(
+                    refused(format!("No valid dkms.conf in {SOURCE_TREE} or {BINARIES_ONLY}.")).into()
+                );
+            }
             None => match wrapped(root)?.as_slice() {
                 [] => return Err(Failure::NoConfInArchive.into()),
                 [only] => only.clone(),
                 several => {
                     let names: Vec<_> = several.iter().map(|part| shown(part, root)).collect();
                     return Err(refused(format!(
-                        "It holds several modules, unpack it and add them one by one: {}.",
+                        "The archive holds several modules, unpack it and add them one by one: {}.",
                         names.join(", ")
                     ))
                     .into());
                 }
             },
         };
-        let main = root.join(MAIN_TREE);
-        let has_main_tree = is_directory(&main);
         let mut built = Vec::new();
         for kernel in files::names(&main)?.into_iter().filter(|_| has_main_tree) {
             for arch in files::names(&main.join(&kernel))? {
                 let part = main.join(&kernel).join(&arch);
                 let release = kernel.parse().ok().filter(|_| !NO_KERNELS.contains(&kernel.as_str()));
                 let (Some(release), Ok(arch)) = (release, Arch::new(&arch)) else {
-                    return Err(refused(format!("Its entry {} is for no kernel.", shown(&part, root))).into());
+                    return Err(refused(format!(
+                        "The archive's entry {} is for no kernel.",
+                        shown(&part, root)
+                    ))
+                    .into());
                 };
                 let real = [&main.join(&kernel), &part, &part.join("module")]
                     .into_iter()
                     .all(|dir| is_directory(dir));
                 if !real {
-                    return Err(
-                        refused(format!("Its entry {} holds no built modules.", shown(&part, root))).into()
-                    );
+                    return Err(refused(format!(
+                        "The archive's entry {} holds no built modules.",
+                        shown(&part, root)
+                    ))
+                    .into());
                 }
                 built.push((Target { kernel: release, arch }, part));
             }
         }
         for part in built.iter().map(|(_, part)| part).chain([&source]) {
             if let Some(link) = outward_link(part, part)? {
-                let why =
-                    format!("Its entry {} is a link that leads out of its directory.", shown(&link, root));
+                let why = format!(
+                    "The archive's entry {} is a link that leads out of its directory.",
+                    shown(&link, root)
+                );
                 return Err(refused(why).into());
             }
         }
@@ -184,6 +197,7 @@ mod tests {
     #[case::too_deep(&["a/b/c/d/e/dkms.conf"], 3, "No dkms.conf")]
     #[case::several(&["a/dkms.conf", "b/dkms.conf"], 7, "several modules")]
     #[case::kernel_named_source(&["dkms_source_tree/dkms.conf", "dkms_main_tree/source/x86_64/module/x"], 7, "no kernel")]
+    #[case::main_tree_alone(&[BUILT, "foo/dkms.conf"], 7, "No valid dkms.conf")]
     #[case::no_modules(&["dkms_source_tree/dkms.conf", "dkms_main_tree/6.1/x86_64/log/x"], 7, "no built modules")]
     fn what_is_no_module_is_refused(#[case] files: &[&str], #[case] code: u8, #[case] message: &str) {
         let dir = made_up(files);

@@ -149,6 +149,8 @@ impl Writer<'_> {
         data: impl Read,
     ) -> Result<()> {
         let mut header = header(kind, attributes)?;
+        // tar(1) ends the names of directories with a slash.
+        let name = if kind.is_dir() { name.join("") } else { name.to_owned() };
         Ok(self.tar.append_data(&mut header, name, data)?)
     }
 

@@ -48,7 +48,8 @@ const HEADERS: u64 = 1 << 20;
 /// Fails with [`Failure::BadArchive`] for what is wrong with the archive.
 pub fn unpack(archive: &Path, into: &Path, limits: Limits) -> Result<()> {
     let refused = |why: String| Failure::BadArchive { archive: archive.display().to_string(), why };
-    let damaged = |error: &dyn std::fmt::Display| refused(format!("It is damaged or no archive: {error}."));
+    let damaged =
+        |error: &dyn std::fmt::Display| refused(format!("The archive is damaged or is none: {error}."));
     let file = fs::File::open(archive)?;
     let stream = decompressed(BufReader::new(file)).map_err(|error| damaged(&error))?;
     let left = Rc::new(Cell::new(HEADERS));
@@ -60,18 +61,22 @@ pub fn unpack(archive: &Path, into: &Path, limits: Limits) -> Result<()> {
             bail!("unpacking {} was interrupted", archive.display());
         }
         if count > limits.entries {
-            return Err(refused(format!("It holds more than {} files.", limits.entries)).into());
+            return Err(refused(format!("The archive holds more than {} files.", limits.entries)).into());
         }
         let name = String::from_utf8_lossy(&entry.path_bytes()).escape_debug().to_string();
         left.set(HEADERS.saturating_add(entry.header().entry_size().unwrap_or(0)));
         match unpacking.entry(&mut entry) {
             Ok(()) => left.set(HEADERS),
-            Err(Stop::Refused(why)) => return Err(refused(format!("Its entry {name} {why}.")).into()),
+            Err(Stop::Refused(why)) => {
+                return Err(refused(format!("The archive's entry {name} {why}.")).into());
+            }
             Err(Stop::Damaged(error)) => return Err(damaged(&error).into()),
             Err(Stop::TooLarge) => {
-                return Err(
-                    refused(format!("It holds more than {} MiB unpacked.", limits.bytes >> 20)).into()
-                );
+                return Err(refused(format!(
+                    "The archive holds more than {} MiB unpacked.",
+                    limits.bytes >> 20
+                ))
+                .into());
             }
             Err(Stop::Failed(error)) => return Err(error.context(format!("unpacking {name}"))),
         }
