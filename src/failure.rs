@@ -49,6 +49,38 @@ pub enum Failure {
     },
     AutoinstallSeveralKernels,
     BothOnly,
+    /// `match` without a template kernel.
+    NoTemplate,
+    SameTemplate,
+    /// `ldtarball` without an archive.
+    NoArchive,
+    ArchiveMissing {
+        path: String,
+    },
+    /// What was named as an archive is a directory.
+    NoFile {
+        path: String,
+    },
+    TarballFailed {
+        why: String,
+    },
+    /// An archive that is damaged, unsafe to unpack, or not laid out as one of dkms's.
+    BadArchive {
+        archive: String,
+        why: String,
+    },
+    NoConfInArchive,
+    /// An archive's module is in the tree.
+    AlreadyLoaded {
+        id: ModuleId,
+    },
+    /// `mktarball` of what is not built for a kernel, or for any.
+    NotBuilt {
+        target: Option<Target>,
+    },
+    ArchiveNotWritable {
+        directory: String,
+    },
     NotRoot,
     TreeNotWritable {
         tree: String,
@@ -168,6 +200,13 @@ impl Failure {
             | MissingOptionValue { .. }
             | InvalidOptionValue { .. } => 2,
             SourceMissing { .. } | AllWithKernel => 2,
+            NoTemplate => 1,
+            SameTemplate | NoArchive | ArchiveMissing { .. } | NoFile { .. } => 2,
+            NoConfInArchive => 3,
+            NotBuilt { .. } | TarballFailed { .. } => 6,
+            BadArchive { .. } => 7,
+            AlreadyLoaded { .. } => 8,
+            ArchiveNotWritable { .. } => 9,
             AlreadyAdded { .. } | NotInTree { .. } | ModuleNotInTree { .. } | AllWithArch => 3,
             SeveralActions | NoOsRelease | ConfMissing { .. } | Broken { .. } => 4,
             OneKernelOnly { .. } | ExactlyOneKernel { .. } | AutoinstallSeveralKernels => 4,
@@ -224,6 +263,35 @@ impl fmt::Display for Failure {
                 "The action autoinstall does not support multiple kernel version parameters on the command line.",
             ),
             BothOnly => f.write_str("You have specified both --binaries-only and --source-only.\nYou cannot do this."),
+            NoTemplate => f.write_str(
+                "Invalid number of parameters passed.\n\
+                 Usage: match --templatekernel=<kernel-version> -k <kernel-version>\n   \
+                 or: match --templatekernel=<kernel-version> -k <kernel-version> <module>",
+            ),
+            SameTemplate => f.write_str("The templatekernel and the specified kernel version are the same."),
+            NoArchive => f.write_str(
+                "No archive is specified.\n\
+                 Usage: ldtarball /path/to/archive or\n       \
+                 ldtarball --archive=/path/to/archive",
+            ),
+            ArchiveMissing { path } => write!(f, "{path} does not exist."),
+            NoFile { path } => write!(f, "{path} is no archive but a directory."),
+            TarballFailed { why } => write!(f, "Failed to make tarball.\n{why}"),
+            BadArchive { archive, why } => {
+                write!(f, "{why}\n{archive} is not a valid DKMS tarball.")
+            }
+            NoConfInArchive => f.write_str(
+                "Tarball does not appear to be a correctly formed DKMS archive. No dkms.conf found within it.",
+            ),
+            AlreadyLoaded { id } => write!(f, "{id} is already added!\nAborting."),
+            NotBuilt { target } => {
+                match target {
+                    Some(target) => write!(f, "No modules built for {target}.")?,
+                    None => f.write_str("No modules built for any kernel.")?,
+                }
+                f.write_str("\nModules must already be in the built state before using mktarball.")
+            }
+            ArchiveNotWritable { directory } => write!(f, "Missing write permissions for {directory}."),
             NotRoot => f.write_str("You must be root to use this command."),
             TreeNotWritable { tree } => write!(f, "No write access to DKMS tree at {tree}"),
             SourceMissing { directory } => {

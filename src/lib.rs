@@ -9,7 +9,8 @@
 //!                   ├─ commands ──────────┼─ build      patch, make (one jobserver), verify, store
 //! main ─ hook ──────┘  one file per verb; ├─ install    staged swap, one depmod per kernel
 //!   what package       run.rs is one run  ├─ initramfs  at most once per kernel
-//!   managers call      for one kernel     └─ gate       proof → verdict → hold or release
+//!   managers call      for one kernel     ├─ gate       proof → verdict → hold or release
+//!                                         └─ package    archives of modules
 //!
 //! below them: tree, conf, kernel, module, module_file; below those: sys
 //! ```
@@ -56,6 +57,7 @@ pub mod install;
 pub mod kernel;
 pub mod module;
 pub mod module_file;
+pub mod package;
 pub mod plan;
 pub mod sys;
 pub mod tree;

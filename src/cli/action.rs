@@ -3,7 +3,7 @@
 //! The order of the checks is dkms's, because each has an exit code of its own.
 
 use super::flags::{Flags, spelled};
-use super::{Action, ModuleArg, Options, TargetArgs};
+use super::{Action, ArchiveContent, ModuleArg, Options, TargetArgs};
 use crate::failure::Failure;
 use crate::kernel::{BadName, KernelRelease};
 use crate::module::{Arch, ModuleId};
@@ -18,6 +18,9 @@ pub(super) enum Verb {
     Uninstall,
     Remove,
     Status,
+    Match,
+    Mktarball,
+    Ldtarball,
     Autoinstall,
     GenerateMok,
     KernelPreinst,
@@ -28,7 +31,7 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -36,6 +39,9 @@ impl Verb {
         Self::Uninstall,
         Self::Remove,
         Self::Status,
+        Self::Match,
+        Self::Mktarball,
+        Self::Ldtarball,
         Self::Autoinstall,
         Self::GenerateMok,
         Self::KernelPreinst,
@@ -54,6 +60,9 @@ impl Verb {
             Self::Uninstall => "uninstall",
             Self::Remove => "remove",
             Self::Status => "status",
+            Self::Match => "match",
+            Self::Mktarball => "mktarball",
+            Self::Ldtarball => "ldtarball",
             Self::Autoinstall => "autoinstall",
             Self::GenerateMok => "generate_mok",
             Self::KernelPreinst => "kernel_preinst",
@@ -73,6 +82,9 @@ impl Verb {
             Self::Uninstall => "take a module out of a kernel, keeping it built",
             Self::Remove => "unbuild a module and forget it",
             Self::Status => "show which module is built or installed for which kernel",
+            Self::Match => "install into a kernel (-k) what another one has",
+            Self::Mktarball => "make an archive of a module and what was built of it",
+            Self::Ldtarball => "register a module from an archive, built modules and all",
             Self::Autoinstall => "install every module that asks for it into a kernel",
             Self::GenerateMok => "make the key that modules are signed with, if there is none",
             Self::KernelPreinst => "a kernel is about to be installed: clear the way (-k)",
@@ -93,7 +105,16 @@ impl Verb {
     }
 
     fn takes_all(self) -> bool {
-        matches!(self, Self::Unbuild | Self::Uninstall | Self::Remove | Self::Status | Self::GenerateMok)
+        matches!(
+            self,
+            Self::Unbuild
+                | Self::Uninstall
+                | Self::Remove
+                | Self::Status
+                | Self::Mktarball
+                | Self::Ldtarball
+                | Self::GenerateMok
+        )
     }
 
     /// The action in whose name dkms asks for the module, if it cannot do without: build and
@@ -101,13 +122,13 @@ impl Verb {
     fn asks_for_module(self) -> Option<&'static str> {
         match self {
             Self::Add | Self::Build | Self::Install => Some("add"),
-            Self::Unbuild | Self::Uninstall | Self::Remove => Some(self.name()),
+            Self::Unbuild | Self::Uninstall | Self::Remove | Self::Mktarball => Some(self.name()),
             _ => None,
         }
     }
 
     fn takes_module(self) -> bool {
-        self.asks_for_module().is_some() || matches!(self, Self::Status | Self::GenerateMok)
+        self.asks_for_module().is_some() || matches!(self, Self::Status | Self::Match | Self::GenerateMok)
     }
 }
 
@@ -153,7 +174,7 @@ pub(super) fn options(flags: &mut Flags, env: &dyn Fn(&str) -> Option<String>) -
 }
 
 /// Judges the rest. Words nobody asked for become notices.
-pub(super) fn action(flags: Flags, notices: &mut Vec<String>) -> Result<Action, Failure> {
+pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Action, Failure> {
     if flags.help {
         return Ok(Action::Help);
     }
@@ -172,12 +193,28 @@ pub(super) fn action(flags: Flags, notices: &mut Vec<String>) -> Result<Action, 
     if all && !verb.takes_all() {
         return Err(Failure::AllUnsupported { action: verb.name() });
     }
-    let module = if verb.takes_module() {
+    if flags.source_only && flags.binaries_only {
+        return Err(Failure::BothOnly);
+    }
+    let mut module = if verb.takes_module() {
         module(flags.module.as_deref(), flags.module_version.as_deref(), &mut words, notices)?
     } else {
         None
     };
+    let mut archive = flags.archive.take();
+    match verb {
+        Verb::Add | Verb::Build | Verb::Install if module.is_none() => {
+            module = archive.take().map(ModuleArg::Archive);
+        }
+        Verb::Ldtarball if archive.is_none() && !words.is_empty() => {
+            archive = Some(words.remove(0).into());
+        }
+        _ => {}
+    }
     notices.extend(words.iter().map(|word| unhandled(word)));
+    if let (Verb::Add | Verb::Build | Verb::Install, Some(archive)) = (verb, &archive) {
+        notices.push(unhandled(&format!("--archive {}", archive.display())));
+    }
 
     let named = module.clone().ok_or(Failure::NoModule { action: verb.asks_for_module().unwrap_or("") });
     Ok(match verb {
@@ -188,6 +225,14 @@ pub(super) fn action(flags: Flags, notices: &mut Vec<String>) -> Result<Action, 
         Verb::Uninstall => Action::Uninstall { module: named?, targets, all },
         Verb::Remove => Action::Remove { module: named?, targets, all },
         Verb::Status => Action::Status { module, targets },
+        Verb::Mktarball => {
+            Action::Mktarball { module: named?, targets, all, content: content(&flags), archive }
+        }
+        Verb::Ldtarball => Action::Ldtarball { archive: archive.ok_or(Failure::NoArchive)? },
+        Verb::Match if targets.kernels.len() > 1 => {
+            return Err(Failure::OneKernelOnly { action: verb.name() });
+        }
+        Verb::Match => Action::Match { template: template(&flags)?, module, targets },
         Verb::Autoinstall if targets.kernels.len() > 1 => return Err(Failure::AutoinstallSeveralKernels),
         Verb::Autoinstall => Action::Autoinstall { targets },
         // Nothing is asked of a module: dkms passes over one, and over --all.
@@ -202,6 +247,26 @@ pub(super) fn action(flags: Flags, notices: &mut Vec<String>) -> Result<Action, 
         Verb::Hook => return Err(no_protocol()),
         Verb::Gate => Action::Gate,
     })
+}
+
+fn content(flags: &Flags) -> ArchiveContent {
+    if flags.source_only {
+        ArchiveContent::SourceOnly
+    } else if flags.binaries_only {
+        ArchiveContent::BinariesOnly
+    } else {
+        ArchiveContent::SourceAndBinaries
+    }
+}
+
+fn template(flags: &Flags) -> Result<(KernelRelease, Option<Arch>), Failure> {
+    let word = flags.template_kernel.as_deref().ok_or(Failure::NoTemplate)?;
+    let (release, arch) = match word.split_once('/') {
+        Some((release, arch)) => (release, Some(arch)),
+        None => (word, None),
+    };
+    let bad = |why| invalid("templatekernel", why);
+    Ok((release.parse().map_err(bad)?, arch.map(Arch::new).transpose().map_err(bad)?))
 }
 
 /// `hook` without the one word it needs.
@@ -315,7 +380,8 @@ fn module_word(word: &str) -> ModuleArg {
 }
 
 fn names_file(word: &str) -> bool {
-    word == "dkms.conf" || word.contains(".tar.") || word.ends_with(".tar") || word.ends_with(".tgz")
+    let suffixes = [".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst"];
+    word == "dkms.conf" || word.contains(".tar.") || suffixes.iter().any(|suffix| word.ends_with(suffix))
 }
 
 /// `NAME=value` or `NAME[n]=value`. The name becomes a shell variable's: anything else could be code.

@@ -32,6 +32,10 @@ pub(super) struct Flags {
     pub conf: Option<PathBuf>,
     pub kernel_config: Option<PathBuf>,
     pub kernel_source_dir: Option<PathBuf>,
+    pub archive: Option<PathBuf>,
+    pub template_kernel: Option<String>,
+    pub source_only: bool,
+    pub binaries_only: bool,
     pub quiet: bool,
     pub verbose: bool,
     pub force: bool,
@@ -88,6 +92,12 @@ pub fn command() -> Command {
         )
         .arg(value("config", (None, "config"), "path").help("the kernel's configuration file"))
         .arg(value("kernelsourcedir", (None, "kernelsourcedir"), "dir").help("the kernel's build directory"))
+        .arg(value("archive", (None, "archive"), "path").help("the archive to load, or to make"))
+        .arg(
+            value("templatekernel", (None, "templatekernel"), "kernel").help("the kernel that match goes by"),
+        )
+        .arg(switch("source-only").help("make an archive without built modules"))
+        .arg(switch("binaries-only").help("make an archive without the source"))
         .arg(value("jobs", (Some('j'), ""), "number").help("parallel jobs; 0: no limit; default: all CPUs"))
         .arg(switch("force").help("do it although it is done or refused"))
         .arg(switch("force-version-override").help("install over a module with another version"))
@@ -121,6 +131,7 @@ pub(super) fn read(words: &[OsString]) -> Result<Flags, Failure> {
     let arches = text("arch")?;
     let directives = text("directive")?;
     let jobs = text("jobs")?.pop();
+    let template_kernel = text("templatekernel")?.pop();
     Ok(Flags {
         words,
         module: module.filter(|name| !name.is_empty()),
@@ -136,6 +147,10 @@ pub(super) fn read(words: &[OsString]) -> Result<Flags, Failure> {
         conf: path(&mut matches, "conf")?,
         kernel_config: path(&mut matches, "config")?,
         kernel_source_dir: path(&mut matches, "kernelsourcedir")?,
+        archive: path(&mut matches, "archive")?,
+        template_kernel: template_kernel.filter(|kernel| !kernel.is_empty()),
+        source_only: matches.get_flag("source-only"),
+        binaries_only: matches.get_flag("binaries-only"),
         quiet: matches.get_flag("quiet"),
         verbose: matches.get_flag("verbose"),
         force: matches.get_flag("force"),

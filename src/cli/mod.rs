@@ -24,6 +24,18 @@ pub enum ModuleArg {
     /// A bare word that may be a module or a file: a directory, a dkms.conf, an archive.
     /// (Any positional word that is not unmistakably `Named`.)
     Word(String),
+    /// `--archive`: a file for certain.
+    Archive(PathBuf),
+}
+
+/// What goes into an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveContent {
+    SourceAndBinaries,
+    /// `--source-only`
+    SourceOnly,
+    /// `--binaries-only`
+    BinariesOnly,
 }
 
 /// `-k` and `-a` as given. A kernel given as `K/A` brings its arch with it.
@@ -90,6 +102,24 @@ pub enum Action {
         module: ModuleArg,
         targets: TargetArgs,
         all: bool,
+    },
+    Mktarball {
+        module: ModuleArg,
+        targets: TargetArgs,
+        all: bool,
+        content: ArchiveContent,
+        /// `--archive`: where to.
+        archive: Option<PathBuf>,
+    },
+    Ldtarball {
+        archive: PathBuf,
+    },
+    /// `match`: what is installed for the template kernel is installed for another.
+    Match {
+        /// Its architecture, where given as `K/A`, is the target's if left out.
+        template: (KernelRelease, Option<Arch>),
+        module: Option<ModuleArg>,
+        targets: TargetArgs,
     },
     Status {
         module: Option<ModuleArg>,

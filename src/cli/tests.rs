@@ -56,6 +56,16 @@ fn on_k() -> TargetArgs {
     targets(&[K], &[])
 }
 
+fn mktarball(targets: TargetArgs, all: bool, content: ArchiveContent, archive: Option<&str>) -> Action {
+    Action::Mktarball {
+        module: named("foo", "1.0"),
+        targets,
+        all,
+        content,
+        archive: archive.map(PathBuf::from),
+    }
+}
+
 #[rstest]
 #[case::version("--version", Action::Version)]
 #[case::version_short("-V", Action::Version)]
@@ -76,6 +86,39 @@ fn on_k() -> TargetArgs {
 #[case::unbuild("unbuild foo/1.0 --all", Action::Unbuild { module: named("foo", "1.0"), targets: none(), all: true })]
 #[case::uninstall("uninstall -m a -k 6.1.0-56-amd64", Action::Uninstall { module: unversioned("a"), targets: on_k(), all: false })]
 #[case::remove("remove --all foo/1.0", Action::Remove { module: named("foo", "1.0"), targets: none(), all: true })]
+#[case::mktarball(
+    "mktarball foo/1.0 -k 6.1.0-56-amd64",
+    mktarball(on_k(), false, ArchiveContent::SourceAndBinaries, None)
+)]
+#[case::mktarball_all(
+    "mktarball foo/1.0 --all",
+    mktarball(none(), true, ArchiveContent::SourceAndBinaries, None)
+)]
+#[case::mktarball_source(
+    "mktarball foo/1.0 --source-only",
+    mktarball(none(), false, ArchiveContent::SourceOnly, None)
+)]
+#[case::mktarball_binaries(
+    "mktarball foo/1.0 --binaries-only --archive /a.tgz",
+    mktarball(none(), false, ArchiveContent::BinariesOnly, Some("/a.tgz"))
+)]
+#[case::ldtarball("ldtarball /a.tgz", Action::Ldtarball { archive: "/a.tgz".into() })]
+#[case::ldtarball_option("ldtarball --archive=a.tgz --force", Action::Ldtarball { archive: "a.tgz".into() })]
+#[case::add_archive("add --archive /a", Action::Add { module: ModuleArg::Archive("/a".into()) })]
+#[case::build_archive("build --archive /a", Action::Build { module: ModuleArg::Archive("/a".into()), targets: none() })]
+#[case::module_before_archive("build foo/1.0 --archive /a", Action::Build { module: named("foo", "1.0"), targets: none() })]
+#[case::match_kernels(
+    "match --templatekernel=6.0 -k 6.1.0-56-amd64",
+    Action::Match { template: ("6.0".parse().unwrap(), None), module: None, targets: on_k() }
+)]
+#[case::match_module(
+    "match --templatekernel 6.0/i686 foo",
+    Action::Match {
+        template: ("6.0".parse().unwrap(), Some(Arch::new("i686").unwrap())),
+        module: Some(word("foo")),
+        targets: none(),
+    }
+)]
 #[case::autoinstall("autoinstall", Action::Autoinstall { targets: none() })]
 #[case::autoinstall_kernel("autoinstall --kernelver 6.1.0-56-amd64", Action::Autoinstall { targets: on_k() })]
 #[case::preinst("kernel_preinst -k 6.1.0-56-amd64", Action::KernelPreinst { targets: on_k() })]
@@ -112,6 +155,7 @@ fn action_is_understood(#[case] line: &str, #[case] want: Action) {
 #[case::hidden(".hidden/1.0", word(".hidden/1.0"))]
 #[case::conf("foo-1.0/dkms.conf", word("foo-1.0/dkms.conf"))]
 #[case::archive("dir/foo-1.0.dkms.tar.gz", word("dir/foo-1.0.dkms.tar.gz"))]
+#[case::archive_short_suffix("dir/foo-1.0.tbz2", word("dir/foo-1.0.tbz2"))]
 fn module_is_told_from_file(#[case] line: &str, #[case] want: ModuleArg) {
     assert_eq!(understood(&format!("add {line}")).1, Action::Add { module: want });
 }
@@ -140,6 +184,7 @@ const NO_MODULE: &str = "Arguments <module> and <module-version> are not specifi
 #[case::unbuild("unbuild", "unbuild")]
 #[case::uninstall("uninstall ''", "uninstall")]
 #[case::remove("remove --all", "remove")]
+#[case::mktarball("mktarball --archive=/a", "mktarball")]
 #[case::conf_is_no_module("add -c /x/dkms.conf", "add")]
 #[case::empty_option("add --module=", "add")]
 fn missing_module_is_explained_as_dkms_does(#[case] line: &str, #[case] asked_by: &str) {
@@ -176,6 +221,42 @@ const TWO: &str = "Cannot specify more than one action.";
     5,
     "The action autoinstall does not support the --all parameter."
 )]
+#[case::all_match("match --all", 5, "The action match does not support the --all parameter.")]
+#[case::both_only(
+    "mktarball --binaries-only --source-only",
+    8,
+    "You have specified both --binaries-only and --source-only.\nYou cannot do this."
+)]
+#[case::match_two(
+    "match -k a -k b",
+    4,
+    "The action match does not support multiple kernel version parameters on the command line."
+)]
+#[case::match_without_template(
+    "match -k a",
+    1,
+    "Invalid number of parameters passed.\n\
+     Usage: match --templatekernel=<kernel-version> -k <kernel-version>\n   \
+     or: match --templatekernel=<kernel-version> -k <kernel-version> <module>"
+)]
+#[case::match_empty_template(
+    "match --templatekernel= -k a",
+    1,
+    "Invalid number of parameters passed.\n\
+     Usage: match --templatekernel=<kernel-version> -k <kernel-version>\n   \
+     or: match --templatekernel=<kernel-version> -k <kernel-version> <module>"
+)]
+#[case::bad_template(
+    "match --templatekernel=../x -k a",
+    2,
+    "Invalid value for --templatekernel: '..' is not a valid kernel release"
+)]
+#[case::no_archive(
+    "ldtarball",
+    2,
+    "No archive is specified.\nUsage: ldtarball /path/to/archive or\n       ldtarball --archive=/path/to/archive"
+)]
+#[case::empty_archive("add --archive=", 2, "Invalid value for --archive: the path is empty")]
 #[case::all_gate("gate --all", 5, "The action gate does not support the --all parameter.")]
 #[case::autoinstall_two(
     "autoinstall -k a -k b",
@@ -258,7 +339,7 @@ fn misuse_has_code_and_wording(#[case] line: &str, #[case] code: u8, #[case] mes
 #[case::nothing("", "Unknown action specified: \"\"")]
 #[case::options_only("-q --force", "Unknown action specified: \"\"")]
 #[case::bogus_action("bogus", "Unknown action specified: \"bogus\"")]
-#[case::not_in_this_program("mktarball foo/1.0", "Unknown action specified: \"mktarball\"")]
+#[case::not_in_this_program("generate_mok", "Unknown action specified: \"generate_mok\"")]
 #[case::bogus_option("--bogus status", "Unknown option: --bogus")]
 #[case::bogus_option_with_value("status --bogus=1", "Unknown option: --bogus")]
 #[case::bogus_short("status -x", "Unknown option: -x")]
@@ -281,6 +362,8 @@ fn unknown_words_show_the_usage(#[case] line: &str, #[case] message: &str) {
 #[case::no_module_wanted("autoinstall foo", &["Warning: I do not know how to handle foo."])]
 #[case::version_without_name("status -v 1.0", &["Warning: I do not know how to handle -v 1.0."])]
 #[case::version_of_directory("add ./foo -v 1.0", &["Warning: I do not know how to handle -v 1.0."])]
+#[case::archive_beside_a_module("add foo/1.0 --archive=/a", &["Warning: I do not know how to handle --archive /a."])]
+#[case::second_archive("ldtarball /a /b", &["Warning: I do not know how to handle /b."])]
 #[case::deprecated(
     "status --no-initrd --no-clean-kernel --no-prepare-kernel",
     &["Deprecated feature: --no-initrd", "Deprecated feature: --no-clean-kernel", "Deprecated feature: --no-prepare-kernel"]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `add`: registers a module's source tree, copying it to the source tree first if need be.
+//! `add`: registers a module's source tree, copying it to the source tree first if need be, or an
+//! archive.
 
 use std::path::Path;
 
@@ -8,10 +9,11 @@ use fs_err as fs;
 
 use super::select::{Selected, select};
 use super::session::Session;
+use super::tarball;
 use crate::build::script_command;
 use crate::cli::ModuleArg;
 use crate::failure::Failure;
-use crate::module::ModuleId;
+use crate::module::{ModuleId, Target};
 use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::tools::{Output, Run, Tool};
@@ -23,6 +25,7 @@ pub(super) fn add(session: &Session, module: &ModuleArg) -> Result<ModuleId> {
     let id = match select(session, module, "add")? {
         Selected::Id(id) => id,
         Selected::Source(directory) => copy_source(session, &directory)?,
+        Selected::Archive(archive) => return tarball::load(session, &archive, None),
     };
     session.asks_for(&id);
     register(session, &id)?;
@@ -35,6 +38,11 @@ pub(super) fn add_if_missing(session: &Session, module: &ModuleArg) -> Result<(M
     let id = match select(session, module, "add")? {
         Selected::Id(id) => id,
         Selected::Source(directory) => copy_source(session, &directory)?,
+        Selected::Archive(archive) => {
+            let id = tarball::load(session, &archive, None)?;
+            session.report.line("");
+            return Ok((id, true));
+        }
     };
     session.asks_for(&id);
     let missing = !session.tree.is_registered(&id);
@@ -90,22 +98,53 @@ fn register(session: &Session, id: &ModuleId) -> Result<()> {
         return Err(Failure::SourceMissing { directory: source.display().to_string() }.into());
     }
     let conf = session.options.conf.clone().unwrap_or_else(|| source.join("dkms.conf"));
-    let running = tree.running_kernel().ok();
-    let target = running.map(|kernel| crate::module::Target { kernel, arch: tree.arch.clone() });
-    let loaded = tree.load_from(&conf, Some(id), target.as_ref(), session.scope())?;
-    check_strictly(&loaded, &conf)?;
-    loaded.conf.warnings.iter().for_each(|warning| session.report.err(warning));
-    loaded.conf.deprecated.iter().for_each(|feature| session.report.err(feature));
+    let checked = CheckedConf::read(session, id, &conf)?;
+    checked.announce(session);
     let link = tree.source_link(id);
-    session.report.line(format_args!("Creating symlink {} -> {}", link.display(), source.display()));
+    link_line(session, &link, &source);
     {
         let _lock = tree.lock_registry(&session.report)?;
         let mut transaction = Transaction::new(tree, format!("adding {id}"), None);
         transaction.put_link(&link, &source);
         transaction.apply()?.keep()?;
     }
-    if let Some(script) = &loaded.conf.scripts.post_add {
-        shown_script(session, &session.report, id, target.as_ref(), "post_add", script)?;
+    run_post_add(session, &checked)
+}
+
+/// The conf of a module that is being registered, as the running kernel has it.
+pub(super) struct CheckedConf {
+    pub id: ModuleId,
+    target: Option<Target>,
+    loaded: Loaded,
+}
+
+impl CheckedConf {
+    /// Reads a conf and checks it strictly.
+    pub(super) fn read(session: &Session, id: &ModuleId, conf: &Path) -> Result<Self> {
+        let running = session.tree.running_kernel().ok();
+        let target = running.map(|kernel| Target { kernel, arch: session.tree.arch.clone() });
+        let loaded = session.tree.load_from(conf, Some(id), target.as_ref(), session.scope())?;
+        check_strictly(&loaded, conf)?;
+        Ok(Self { id: id.clone(), target, loaded })
+    }
+
+    /// Says what is remarkable about the conf.
+    pub(super) fn announce(&self, session: &Session) {
+        self.loaded.conf.warnings.iter().for_each(|warning| session.report.err(warning));
+        self.loaded.conf.deprecated.iter().for_each(|feature| session.report.err(feature));
+    }
+}
+
+/// Says that a module's source becomes known.
+pub(super) fn link_line(session: &Session, link: &Path, source: &Path) {
+    session.report.line(format_args!("Creating symlink {} -> {}", link.display(), source.display()));
+}
+
+/// The end of a registration; no lock may be held.
+pub(super) fn run_post_add(session: &Session, checked: &CheckedConf) -> Result<()> {
+    if let Some(script) = &checked.loaded.conf.scripts.post_add {
+        let target = checked.target.as_ref();
+        shown_script(session, &session.report, &checked.id, target, "post_add", script)?;
     }
     Ok(())
 }
@@ -125,7 +164,7 @@ pub(super) fn shown_script(
     session: &Session,
     report: &Report,
     id: &ModuleId,
-    target: Option<&crate::module::Target>,
+    target: Option<&Target>,
     name: &'static str,
     words: &str,
 ) -> Result<u8> {

@@ -156,6 +156,7 @@ impl<'a> Engine<'a> {
             Kind::Listed => {
                 report.line(format_args!("Autoinstall of module {id} for kernel {}", self.target))
             }
+            Kind::Matched => report.line(format_args!("Module:  {}\nVersion: {}", id.name(), id.version())),
             Kind::Rebuild => {
                 report.line(format_args!("\nRebuilding module {id} due to updated dependencies\n"))
             }

@@ -93,7 +93,7 @@ fn conclude(session: &Session, id: &ModuleId, result: RunResult) -> Result<()> {
 }
 
 /// The module behind everything that it depends on and that is not installed yet.
-fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Result<Vec<Item>> {
+pub(super) fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Result<Vec<Item>> {
     if session.tree.is_broken(id) {
         return Err(Failure::Broken { id: id.clone() }.into());
     }

@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Asked,
     /// One of autoinstall's: under a title, its failure with its output.
     Listed,
+    /// One of `match`'s: likewise, but under two lines and without a blank one at its end.
+    Matched,
     /// Installed already; a dependency that it was built against has changed.
     Rebuild,
 }

@@ -9,12 +9,14 @@ mod generate_mok;
 mod install;
 mod items;
 mod kernel;
+mod match_kernels;
 mod post_transaction;
 mod remove;
 mod run;
 mod select;
 pub mod session;
 mod status;
+mod tarball;
 
 use anyhow::Result;
 
@@ -24,13 +26,13 @@ use crate::sys::report::Report;
 use crate::sys::signals;
 use session::Session;
 
-pub use add::register_if_missing;
 pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled};
 pub use gate::{grub_script, hold_unproven, mark_booted, mark_pending, prove_installed};
 pub use install::install_one;
 pub use items::Done;
 pub use kernel::kernel_gone;
 pub use run::RunResult;
+pub use tarball::load_or_register;
 
 /// Carries out an action; the result is the exit code, an error is for [`report_error`].
 pub fn execute(session: &Session, action: Action) -> Result<u8> {
@@ -50,6 +52,23 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::Unbuild { module, targets, all } => remove::unbuild(session, &module, &targets, all)?,
         Action::Uninstall { module, targets, all } => remove::uninstall(session, &module, &targets, all)?,
         Action::Remove { module, targets, all } => remove::remove(session, &module, &targets, all)?,
+        Action::Mktarball { module, targets, all, content, archive } => {
+            let wish = tarball::Wish {
+                module: &module,
+                targets: &targets,
+                all,
+                content,
+                archive: archive.as_deref(),
+            };
+            tarball::make(session, &wish)?;
+        }
+        Action::Ldtarball { archive } => {
+            session.begin_changes()?;
+            tarball::load(session, &archive, None)?;
+        }
+        Action::Match { template, module, targets } => {
+            return match_kernels::match_kernels(session, &template, module.as_ref(), &targets);
+        }
         Action::Autoinstall { targets } | Action::KernelPostinst { targets } => {
             session.begin_changes()?;
             let target = session.one_target(&targets)?;

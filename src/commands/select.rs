@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the words of the command line to registered modules: a name and version, a directory, a
-//! dkms.conf.
+//! dkms.conf, an archive.
 
 use std::path::PathBuf;
 
@@ -16,11 +16,14 @@ pub(super) enum Selected {
     Id(ModuleId),
     /// A directory with a dkms.conf.
     Source(PathBuf),
+    /// Any other file.
+    Archive(PathBuf),
 }
 
 /// Looks a module up. A name without a version stands for the only version that is known.
 pub(super) fn select(session: &Session, module: &ModuleArg, action: &'static str) -> Result<Selected> {
     let (name, version) = match module {
+        ModuleArg::Archive(path) => return Ok(Selected::Archive(path.clone())),
         ModuleArg::Word(word) => {
             let path = PathBuf::from(word);
             if path.join("dkms.conf").is_file() {
@@ -29,6 +32,10 @@ pub(super) fn select(session: &Session, module: &ModuleArg, action: &'static str
             if path.is_file() && path.ends_with("dkms.conf") {
                 let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 return Ok(Selected::Source(directory.map_or_else(|| PathBuf::from("."), PathBuf::from)));
+            }
+            // A module of that name goes before a file that happens to lie here.
+            if path.is_file() && (word.contains('/') || session.tree.versions(word)?.is_empty()) {
+                return Ok(Selected::Archive(path));
             }
             if word.contains('/') {
                 return Err(Failure::NoModule { action }.into());
@@ -55,7 +62,7 @@ pub(super) fn select(session: &Session, module: &ModuleArg, action: &'static str
 pub(super) fn registered(session: &Session, module: &ModuleArg, action: &'static str) -> Result<ModuleId> {
     let id = match select(session, module, action)? {
         Selected::Id(id) => id,
-        Selected::Source(_) => return Err(Failure::NoModule { action }.into()),
+        Selected::Source(_) | Selected::Archive(_) => return Err(Failure::NoModule { action }.into()),
     };
     session.asks_for(&id);
     if !session.tree.is_registered(&id) {

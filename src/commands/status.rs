@@ -33,7 +33,7 @@ struct Document {
 /// The verb `status`.
 pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &TargetArgs) -> Result<()> {
     let (name, version) = match module {
-        None => (None, None),
+        None | Some(ModuleArg::Archive(_)) => (None, None),
         Some(ModuleArg::Named { name, version }) => (Some(name.as_str()), version.as_deref()),
         Some(ModuleArg::Word(word)) => (Some(word.as_str()), None),
     };

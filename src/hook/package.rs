@@ -6,17 +6,21 @@ use anyhow::{Result, bail};
 
 use super::{held_fails, target};
 use crate::commands::session::Session;
-use crate::commands::{Done, has_been_disabled, install_one, register_if_missing, report_error};
+use crate::commands::{Done, has_been_disabled, install_one, load_or_register, report_error};
 use crate::kernel::KernelRelease;
 use crate::module::ModuleId;
 
 pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> {
-    let [name, version, ..] = args else {
+    let [name, version, rest @ ..] = args else {
         bail!("expected: common.postinst NAME VERSION [TARBALL-DIRECTORY [ARCH [OLD-VERSION]]]");
     };
     let id = ModuleId::new(name, version)?;
     session.begin_changes()?;
-    register_if_missing(session, &id)?;
+    // Packages without an archive name a directory that need not be there, or the empty word.
+    let directory = rest.first().filter(|directory| !directory.is_empty());
+    let archive =
+        directory.map(|directory| session.tree.path(directory).join(format!("{name}-{version}.dkms.tar.gz")));
+    load_or_register(session, &id, archive.as_deref())?;
     if has_been_disabled(session) {
         session.report.line("Automatic installation of modules has been disabled.");
         return Ok(0);

@@ -120,6 +120,11 @@ impl Tree {
         self.lock("signing-key", report)
     }
 
+    /// Guards `.hooks/unpacked`, where archives are looked at; taken before any other.
+    pub fn lock_unpacking(&self, report: &Report) -> Result<Lock> {
+        self.lock("unpacking", report)
+    }
+
     fn lock(&self, name: &str, report: &Report) -> Result<Lock> {
         Lock::take(&self.hooks_dir().join("locks").join(name), report)
     }
