@@ -339,7 +339,7 @@ fn misuse_has_code_and_wording(#[case] line: &str, #[case] code: u8, #[case] mes
 #[case::nothing("", "Unknown action specified: \"\"")]
 #[case::options_only("-q --force", "Unknown action specified: \"\"")]
 #[case::bogus_action("bogus", "Unknown action specified: \"bogus\"")]
-#[case::not_in_this_program("generate_mok", "Unknown action specified: \"generate_mok\"")]
+#[case::not_in_this_program("mkrpm", "Unknown action specified: \"mkrpm\"")]
 #[case::bogus_option("--bogus status", "Unknown option: --bogus")]
 #[case::bogus_option_with_value("status --bogus=1", "Unknown option: --bogus")]
 #[case::bogus_short("status -x", "Unknown option: -x")]
