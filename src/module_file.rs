@@ -266,12 +266,13 @@ pub fn check_loadable(image: &[u8], wanted: Wanted<'_>) -> Result<ModInfo> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use object::write::Object as ElfWriter;
     use rstest::rstest;
 
-    fn module(info: &[u8]) -> Vec<u8> {
+    /// An ELF file that says of itself what a module does.
+    pub(crate) fn module(info: &[u8]) -> Vec<u8> {
         let mut elf = ElfWriter::new(
             object::BinaryFormat::Elf,
             object::Architecture::X86_64,

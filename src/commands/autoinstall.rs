@@ -4,9 +4,8 @@
 use anyhow::Result;
 
 use super::gate::finish;
-use super::run::{
-    Done, Goal, Initramfs, Item, Kind, RunResult, headers_missing, newest_versions, rebuilds, run,
-};
+use super::items::{Done, Goal, Item, Kind, headers_missing, rebuilds};
+use super::run::{Initramfs, RunResult, newest_versions, run};
 use super::session::Session;
 use crate::failure::Failure;
 use crate::module::{ModuleId, State, Target};

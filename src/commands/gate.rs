@@ -59,7 +59,7 @@ pub(super) fn show(session: &Session) -> Result<()> {
     if verdicts.is_empty() {
         report.line("No kernel has a verdict: nothing boot-critical has been built yet.");
     }
-    for Verdict { kernel, standing, reasons, critical, time } in &verdicts {
+    for Verdict { kernel, standing, reasons, critical, time, .. } in &verdicts {
         report.line(format_args!("{kernel}: {standing} since {time}"));
         for critical in critical {
             report.line(format_args!(
@@ -215,7 +215,8 @@ pub(super) fn ensure_indexed(session: &Session, kernel: &KernelRelease, critical
     depmod(&session.tree, kernel, &session.report)
 }
 
-fn image(gate: &Gate<'_>, kernel: &KernelRelease, initramfs: Initramfs) -> Image {
+/// What the initramfs has to be for a verdict of this run.
+pub(super) fn image(gate: &Gate<'_>, kernel: &KernelRelease, initramfs: Initramfs) -> Image {
     match (gate.image_now(kernel), initramfs) {
         (Image::Needed(images), Initramfs::Later) => Image::Later(images),
         (image, _) => image,
@@ -275,7 +276,11 @@ pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
     let names: Vec<&str> = loaded.lines().filter_map(|line| line.split(' ').next()).collect();
     let is_loaded = |module: &String| names.contains(&crate::module_file::canonical(module).as_str());
     if known.critical.iter().all(|critical| critical.modules.iter().all(is_loaded)) {
-        Verdict::now(kernel, Standing::Proven, Vec::new(), known.critical).store(&session.tree)?;
+        let policy = session.policy()?;
+        let image = session.gate(&policy).image_now(kernel);
+        let inputs = prove(&session.tree, kernel, &known.critical, &image)?.inputs;
+        let proven = Verdict::now(kernel, Standing::Proven, Vec::new(), known.critical);
+        proven.reached_from(inputs).store(&session.tree)?;
         session
             .report
             .line(format_args!("Kernel {kernel} has booted with what this machine needs: it is proven."));
@@ -288,8 +293,9 @@ pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
 pub fn grub_script(session: &Session) -> Result<()> {
     // Without a verdict there is nothing to ask about, and most machines have none.
     // One that cannot be read is asked for again when its kernel's turn comes, and holds it then.
-    let all_proven =
-        |verdicts: Vec<Verdict>| verdicts.iter().all(|verdict| verdict.standing == Standing::Proven);
+    let all_proven = |verdicts: Vec<Verdict>| {
+        verdicts.iter().all(|verdict| verdict.standing == Standing::Proven && !verdict.is_stale())
+    };
     if Verdict::all(&session.tree).is_ok_and(all_proven) {
         return Ok(());
     }

@@ -5,7 +5,8 @@ use anyhow::{Result, bail};
 
 use super::add::{add_if_missing, check_strictly};
 use super::gate::finish;
-use super::run::{Done, Goal, Initramfs, Item, Kind, RunResult, newest_versions, rebuilds, run};
+use super::items::{Done, Goal, Item, Kind, rebuilds};
+use super::run::{Initramfs, RunResult, newest_versions, run};
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::failure::Failure;

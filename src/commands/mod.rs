@@ -3,9 +3,11 @@
 
 mod add;
 mod autoinstall;
+mod engine;
 mod gate;
 mod generate_mok;
 mod install;
+mod items;
 mod kernel;
 mod post_transaction;
 mod remove;
@@ -26,8 +28,9 @@ pub use add::register_if_missing;
 pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled};
 pub use gate::{grub_script, hold_unproven, mark_booted, mark_pending, prove_installed};
 pub use install::install_one;
+pub use items::Done;
 pub use kernel::kernel_gone;
-pub use run::{Done, RunResult};
+pub use run::RunResult;
 
 /// Carries out an action; the result is the exit code, an error is for [`report_error`].
 pub fn execute(session: &Session, action: Action) -> Result<u8> {

@@ -6,6 +6,8 @@ pub mod grub;
 pub mod loader;
 pub mod proof;
 pub mod verdict;
+#[cfg(test)]
+mod verdict_tests;
 
 use anyhow::Result;
 
@@ -160,15 +162,16 @@ impl Gate<'_> {
         if standing == Standing::Held && self.policy.on_failure == OnFailure::Warn {
             Verdict::forget(self.tree, kernel)?;
         }
-        let verdict = Verdict::now(kernel, standing, reasons, critical.to_vec());
+        let verdict = Verdict::now(kernel, standing, reasons, critical.to_vec()).reached_from(proof.inputs);
         if standing != Standing::Held || self.policy.on_failure != OnFailure::Warn {
             verdict.store(self.tree)?;
         }
         Ok(Some(Outcome { verdict, before }))
     }
 
-    /// Whether a kernel may become the default. One that was never marked is left alone; a pending
-    /// or held one is looked at again, because what was missing may have come without us.
+    /// Whether a kernel may become the default. One that was never marked is left alone; one that
+    /// is not proven, or not from what is there now, is looked at again, because what was missing
+    /// may have come without us, and what was there may have gone.
     pub fn may_boot(&self, kernel: &KernelRelease) -> bool {
         if self.is_off() || self.policy.on_failure == OnFailure::Warn {
             return true;
@@ -182,21 +185,24 @@ impl Gate<'_> {
         }
     }
 
-    /// Looks again at a kernel that is pending or held, and stores the verdict if it has become
-    /// better. Returns what holds now.
+    /// Looks again at a kernel that is pending or held, or that was proven from files that have
+    /// changed or gone since, and stores what has become of it. Returns what holds now.
     pub fn reprove(&self, kernel: &KernelRelease) -> Result<Option<Verdict>> {
         let Some(verdict) = Verdict::load(self.tree, kernel)? else { return Ok(None) };
-        if verdict.standing == Standing::Proven {
+        let was_proven = verdict.standing == Standing::Proven;
+        if was_proven && !verdict.is_stale() {
             return Ok(Some(verdict));
         }
-        let image = self.image_now(kernel);
-        let proof = prove(self.tree, kernel, &verdict.critical, &image)?;
-        if !proof.missing.is_empty() {
-            return Ok(Some(verdict));
-        }
-        let proven = Verdict::now(kernel, Standing::Proven, Vec::new(), verdict.critical);
-        proven.store(self.tree)?;
-        Ok(Some(proven))
+        let proof = prove(self.tree, kernel, &verdict.critical, &self.image_now(kernel))?;
+        let (standing, reasons) = match (proof.missing.is_empty(), was_proven) {
+            (true, _) => (Standing::Proven, Vec::new()),
+            (false, true) => (Standing::Held, proof.missing),
+            // The run that left it so had more to say.
+            (false, false) => return Ok(Some(verdict)),
+        };
+        let verdict = Verdict::now(kernel, standing, reasons, verdict.critical).reached_from(proof.inputs);
+        verdict.store(self.tree)?;
+        Ok(Some(verdict))
     }
 
     /// What the initramfs has to be if nobody makes it after us: a module that the machine needs to

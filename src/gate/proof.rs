@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
 
-use super::verdict::Critical;
+use super::verdict::{Critical, Input};
 use crate::kernel::KernelRelease;
 use crate::module_file::{self, Wanted, canonical, check_loadable, kernel_vermagic};
 use crate::sys::files;
@@ -33,6 +33,8 @@ pub struct Proof {
     pub missing: Vec<String>,
     /// What is still to come.
     pub awaited: Vec<String>,
+    /// The files that were looked at.
+    pub inputs: Vec<Input>,
 }
 
 /// Looks for every critical module where modprobe would find it, and at the initramfs.
@@ -51,18 +53,24 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
                 Found::Nowhere => {
                     proof.missing.push(format!("{name}: kernel {kernel} has no module {module}"))
                 }
-                Found::File(path) => match check(
-                    &path,
-                    Wanted { name: None, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() },
-                    signatures_enforced,
-                ) {
-                    Ok(time) => newest = newest.max(Some((time, path))),
-                    Err(error) => {
-                        proof.missing.push(format!("{name}: {} cannot be loaded: {error:#}", path.display()));
+                Found::File(path) => {
+                    proof.inputs.extend(Input::look(&path));
+                    let wanted =
+                        Wanted { name: None, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() };
+                    match check(&path, wanted, signatures_enforced) {
+                        Ok(time) => newest = newest.max(Some((time, path))),
+                        Err(error) => {
+                            proof
+                                .missing
+                                .push(format!("{name}: {} cannot be loaded: {error:#}", path.display()));
+                        }
                     }
-                },
+                }
             }
         }
+    }
+    if let Image::Needed(images) | Image::Later(images) = image {
+        proof.inputs.extend(images.iter().filter_map(|image| Input::look(image)));
     }
     if let Some((time, path)) = newest
         && let Some(problem) = image_problem(kernel, image, time, &path)

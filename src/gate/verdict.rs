@@ -2,7 +2,8 @@
 //! What is known of a kernel's fitness to boot: pending, proven or held, with its reasons and what
 //! it was reached from. The one thing that all hooks and boot loaders' gates read.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,29 @@ pub struct Critical {
     pub because: String,
 }
 
+/// A file that a verdict was reached from, as it was then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    path: PathBuf,
+    /// In bytes.
+    size: u64,
+    /// Modification time in nanoseconds since 1970.
+    modified: i128,
+}
+
+impl Input {
+    /// Looks at a file; nothing if there is none.
+    pub fn look(path: &Path) -> Option<Self> {
+        let meta = fs_err::metadata(path).ok()?;
+        let modified = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+        Some(Self { path: path.to_owned(), size: meta.len(), modified })
+    }
+
+    fn has_changed(&self) -> bool {
+        Self::look(&self.path).as_ref() != Some(self)
+    }
+}
+
 /// A kernel's verdict as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -52,6 +76,9 @@ pub struct Verdict {
     /// Why it is held, or what a pending kernel waits for.
     pub reasons: Vec<String>,
     pub critical: Vec<Critical>,
+    /// The modules and the initramfs that were looked at.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
     /// When it was reached, RFC 3339 in UTC.
     pub time: String,
 }
@@ -73,7 +100,17 @@ impl Verdict {
         critical: Vec<Critical>,
     ) -> Self {
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        Self { kernel: kernel.clone(), standing, reasons, critical, time }
+        Self { kernel: kernel.clone(), standing, reasons, critical, inputs: Vec::new(), time }
+    }
+
+    /// With the files that it was reached from.
+    pub fn reached_from(self, inputs: Vec<Input>) -> Self {
+        Self { inputs, ..self }
+    }
+
+    /// Whether a file that it was reached from has changed or gone since.
+    pub fn is_stale(&self) -> bool {
+        self.inputs.iter().any(Input::has_changed)
     }
 
     /// The stored verdict; none for a kernel that was never marked.

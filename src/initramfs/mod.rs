@@ -129,20 +129,11 @@ pub fn initrds_in(directory: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::module::Arch;
-    use crate::sys::root::Root;
 
     #[test]
     fn images_are_found_under_the_names_of_several_distributions() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root::at(dir.path());
-        let tree = Tree {
-            dkms: root.path("/var/lib/dkms"),
-            source: root.path("/usr/src"),
-            install: root.path("/lib/modules"),
-            arch: Arch::new("x86_64").unwrap(),
-            root,
-        };
+        let tree = Tree::at(dir.path());
         let want = ["boot/initrd.img-6.1", "boot/abc/6.1/initrd.img-6.1", "efi/EFI/Linux/abc-6.1.efi"];
         let others = ["boot/initrd.img-6.12", "boot/abc/6.12/initrd", "efi/EFI/Linux/abc-6.12.efi"];
         for name in want.iter().copied().chain(others) {

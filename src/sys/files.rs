@@ -41,7 +41,11 @@ pub fn parent(path: &Path) -> Result<&Path> {
 /// The text of a file, or nothing if there is no such file.
 pub fn read_if_there(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        // A kernel's configuration is worth the quick way, which copies nothing.
+        Ok(bytes) => Ok(Some(
+            String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        )),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error.into()),
     }

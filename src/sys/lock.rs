@@ -3,8 +3,10 @@
 //! ends in whatever way. The files themselves stay.
 #![allow(clippy::disallowed_types)] // nix::fcntl::Flock knows std's File only; fs_err opens it
 
+use std::collections::BTreeSet;
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,12 +23,46 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Holds a lock until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
+    // Fields are dropped in this order: the lock is free before another thread may try it.
     _file: Flock<std::fs::File>,
+    _turn: Option<Turn>,
+}
+
+/// The locks that threads of this process hold or wait for.
+static TAKEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+static FREED: Condvar = Condvar::new();
+
+/// The turn of one thread of this process at a lock. Threads wait for each other here, silently:
+/// what they do belongs together, and is over soon.
+#[derive(Debug)]
+struct Turn(PathBuf);
+
+impl Turn {
+    fn wait(path: &Path) -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken =
+            FREED.wait_while(taken, |taken| taken.contains(path)).unwrap_or_else(PoisonError::into_inner);
+        taken.insert(path.to_owned());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TAKEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        FREED.notify_all();
+    }
 }
 
 impl Lock {
-    /// Takes the lock at `path`, waiting for its holder if there is one and saying so once.
+    /// Takes the lock at `path`, waiting for its holder if there is one and saying so once if that
+    /// is another process.
     pub fn take(path: &Path, report: &Report) -> Result<Self> {
+        let turn = Turn::wait(path);
+        Ok(Self { _turn: Some(turn), ..Self::take_from_others(path, report)? })
+    }
+
+    fn take_from_others(path: &Path, report: &Report) -> Result<Self> {
         let mut file = open(path)?;
         match try_flock(file)? {
             Ok(lock) => Self::held(lock),
@@ -67,7 +103,7 @@ impl Lock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        Ok(try_flock(file)?.ok().map(|file| Self { _file: file }))
+        Ok(try_flock(file)?.ok().map(|file| Self { _file: file, _turn: None }))
     }
 
     /// Locks a file that its owner has just made and that nobody else can know yet.
@@ -76,7 +112,7 @@ impl Lock {
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| errno)
             .context("locking a new journal")?;
-        Ok(Self { _file: lock })
+        Ok(Self { _file: lock, _turn: None })
     }
 
     /// Notes who holds the lock, for the message of those who wait.
@@ -85,7 +121,7 @@ impl Lock {
         let note = format!("process {} ({})\n", std::process::id(), argv.join(" "));
         // Losing the note costs a name in a message, nothing else.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note.as_bytes()));
-        Ok(Self { _file: file })
+        Ok(Self { _file: file, _turn: None })
     }
 }
 
@@ -118,5 +154,24 @@ mod tests {
         assert!(Lock::try_take(&path).unwrap().is_none());
         drop(held);
         assert!(Lock::try_take(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn threads_take_turns_and_say_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let report = Report::new(false, false).block();
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let _lock = Lock::take(&path, &report).unwrap();
+                    assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    std::thread::sleep(Duration::from_millis(1));
+                    inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                });
+            }
+        });
+        assert!(report.is_empty());
     }
 }

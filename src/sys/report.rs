@@ -37,6 +37,14 @@ impl Report {
         self.block.is_none() && !self.quiet
     }
 
+    /// Whether a block has collected nothing.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.block
+            .as_ref()
+            .is_none_or(|pieces| pieces.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
     /// Prints what a block has collected so far and empties it.
     pub fn show(&self, block: &Self) {
         if let Some(pieces) = &block.block {

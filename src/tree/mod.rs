@@ -32,6 +32,19 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// The trees below a directory seen as a root, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(directory: &Path) -> Self {
+        let root = Root::at(directory);
+        Self {
+            dkms: root.path("/var/lib/dkms"),
+            source: root.path("/usr/src"),
+            install: root.path("/lib/modules"),
+            arch: Arch::new("x86_64").expect("a valid name"),
+            root,
+        }
+    }
+
     /// `<dkms tree>/M`.
     pub fn module_dir(&self, name: &str) -> PathBuf {
         self.dkms.join(name)

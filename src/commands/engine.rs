@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The work on the modules of one run: side by side in dependency order, each installed as soon as
+//! it is built. No lock is held while a script that is shown runs, and none while another module's
+//! build goes on.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result};
+
+use super::add::shown_script;
+use super::items::{Done, Goal, Item, Kind, headers_missing};
+use super::session::Session;
+use crate::build::jobs::Jobs;
+use crate::build::sign::Signer;
+use crate::build::{Build, has_source};
+use crate::conf::policy::Policy;
+use crate::failure::Failure;
+use crate::install::{Force, Placement, depmod};
+use crate::module::{ModuleId, State, Target};
+use crate::sys::report::Report;
+use crate::sys::tools::{Run, Tool};
+use crate::tree::kernels::BuildDir;
+use crate::tree::transaction::Applied;
+
+/// Everything that the steps of a run share.
+pub(super) struct Engine<'a> {
+    session: &'a Session,
+    target: &'a Target,
+    items: &'a [Item],
+    jobs: Jobs,
+    kernel: Option<BuildDir>,
+    signer: Option<Signer>,
+    limit: Option<Duration>,
+}
+
+/// What became of each module, and the swaps (by item) that a successful depmod makes final.
+pub(super) type Worked = (Vec<(ModuleId, Done)>, Vec<(usize, Applied)>);
+
+/// What the workers share.
+struct Board {
+    /// What became of each item; nothing yet for those waiting or under way.
+    done: Vec<Option<Done>>,
+    taken: Vec<bool>,
+    applied: Vec<(usize, Applied)>,
+    /// How many items' output has been printed.
+    shown: usize,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Engine<'a> {
+    /// Gets ready to work on items, which come dependencies first.
+    pub(super) fn new(
+        session: &'a Session,
+        target: &'a Target,
+        items: &'a [Item],
+        policy: &Policy,
+    ) -> Result<Self> {
+        let mut engine = Self {
+            session,
+            target,
+            items,
+            jobs: Jobs::new(session.jobs_wish(policy))?,
+            kernel: session.tree.kernel_build_dir(
+                &target.kernel,
+                session.options.kernel_source_dir.as_deref(),
+                session.options.kernel_config.as_deref(),
+            )?,
+            signer: None,
+            limit: policy.timeout,
+        };
+        engine.prepare_signing()?;
+        Ok(engine)
+    }
+
+    /// Builds and installs the items, as many side by side as there are jobs.
+    pub(super) fn work(&self) -> Worked {
+        let count = self.items.len();
+        let blocks: Vec<Report> = self.items.iter().map(|_| self.session.report.block()).collect();
+        let board = Mutex::new(Board {
+            done: (0..count).map(|_| None).collect(),
+            taken: vec![false; count],
+            applied: Vec::new(),
+            shown: 0,
+        });
+        let progress = Condvar::new();
+        // A single module needs no block: its output is shown as it comes.
+        let alone = count == 1;
+        std::thread::scope(|scope| {
+            for _ in 1..self.jobs.total().min(count) {
+                scope.spawn(|| self.worker(&board, &progress, &blocks, alone));
+            }
+            self.worker(&board, &progress, &blocks, alone);
+        });
+        let board = board.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let lost = || Done::Failed(anyhow::anyhow!("the worker ended before the module was done"));
+        let done = board.done.into_iter().map(|done| done.unwrap_or_else(lost));
+        (self.items.iter().map(|item| item.id.clone()).zip(done).collect(), board.applied)
+    }
+
+    fn worker(&self, board: &Mutex<Board>, progress: &Condvar, blocks: &[Report], alone: bool) {
+        loop {
+            let mut state = locked(board);
+            let at = loop {
+                let ready = |at: &usize| {
+                    !state.taken[*at]
+                        && self.items[*at].after.iter().all(|before| state.done[*before].is_some())
+                };
+                if let Some(at) = (0..self.items.len()).find(ready) {
+                    break at;
+                }
+                if state.taken.iter().all(|taken| *taken) {
+                    return;
+                }
+                state = progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            };
+            state.taken[at] = true;
+            let item = &self.items[at];
+            let unmet: Vec<String> = item
+                .after
+                .iter()
+                .filter(|before| !state.done[**before].as_ref().is_some_and(Done::satisfies))
+                .map(|before| self.items[*before].id.name().to_owned())
+                .collect();
+            drop(state);
+            let report = if alone { &self.session.report } else { &blocks[at] };
+            let (done, applied) = self.item(item, unmet, report);
+            let mut state = locked(board);
+            state.done[at] = Some(done);
+            state.applied.extend(applied.map(|applied| (at, applied)));
+            while state.shown < blocks.len() && state.done[state.shown].is_some() {
+                self.session.report.show(&blocks[state.shown]);
+                state.shown += 1;
+            }
+            progress.notify_all();
+        }
+    }
+
+    /// Works on one item. What has to wait for others in vain is left to the summary.
+    fn item(&self, item: &Item, unmet: Vec<String>, report: &Report) -> (Done, Option<Applied>) {
+        let hopeless = match &item.doomed {
+            Some(failure) => Some(failure.clone().into()),
+            None => (!unmet.is_empty()).then(|| self.missing_dependencies(item, unmet)),
+        };
+        if let Some(error) = hopeless {
+            // What was to be rebuilt is still there, and still fits.
+            let done = if item.kind == Kind::Rebuild { Done::Already } else { Done::Failed(error) };
+            return (done, None);
+        }
+        let id = &item.id;
+        match item.kind {
+            Kind::Asked => {}
+            Kind::Listed => {
+                report.line(format_args!("Autoinstall of module {id} for kernel {}", self.target))
+            }
+            Kind::Rebuild => {
+                report.line(format_args!("\nRebuilding module {id} due to updated dependencies\n"))
+            }
+        }
+        let result = match self.bring(item, report) {
+            Ok(result) => result,
+            Err(error) => {
+                let skipped = matches!(error.downcast_ref(), Some(Failure::Excluded { .. }));
+                if item.kind != Kind::Asked {
+                    super::report_error(report, &error);
+                }
+                (if skipped { Done::Skipped(error) } else { Done::Failed(error) }, None)
+            }
+        };
+        if item.kind == Kind::Listed {
+            report.line("");
+        }
+        result
+    }
+
+    fn missing_dependencies(&self, item: &Item, missing: Vec<String>) -> Error {
+        let (id, target) = (item.id.clone(), self.target.clone());
+        match item.kind {
+            Kind::Listed => Failure::AutoinstallDepends { id, missing }.into(),
+            _ => Failure::DependsMissing { id, target, missing }.into(),
+        }
+    }
+
+    fn bring(&self, item: &Item, report: &Report) -> Result<(Done, Option<Applied>)> {
+        let (session, target, id) = (self.session, self.target, &item.id);
+        let force = session.options.force || item.kind == Kind::Rebuild;
+        let tree = &session.tree;
+        if tree.is_broken(id) {
+            return Err(Failure::Broken { id: id.clone() }.into());
+        }
+        let place = Placement { tree, report, distribution: session.distribution, id, target };
+        let state = place.state();
+        if let (State::Installed, false, Goal::Installed) = (&state, force, item.goal) {
+            report.line(format_args!(
+                "Module {id} already installed on kernel {target}, skip. You may override by specifying --force."
+            ));
+            return Ok((Done::Already, None));
+        }
+        if self.must_build(item, &state) {
+            self.build(item, report)?;
+        } else if item.goal == Goal::Built {
+            report.line(format_args!(
+                "Module {id} already built for kernel {target}, skip. You may override by specifying --force."
+            ));
+            return Ok((Done::Already, None));
+        }
+        if item.goal == Goal::Built {
+            return Ok((Done::Built, None));
+        }
+        let applied = self.install(item, &place, report)?;
+        Ok((if applied.is_some() { Done::Installed } else { Done::Already }, applied))
+    }
+
+    fn must_build(&self, item: &Item, state: &State) -> bool {
+        match item.goal {
+            Goal::Built => self.session.options.force || item.kind == Kind::Rebuild || *state == State::Added,
+            Goal::Installed => *state == State::Added || item.kind == Kind::Rebuild,
+        }
+    }
+
+    /// Finds out how modules are signed and says so before anything else is said, if something is
+    /// going to be built.
+    fn prepare_signing(&mut self) -> Result<()> {
+        let Some(build_dir) = &self.kernel else { return Ok(()) };
+        let (tree, config) = (&self.session.tree, self.session.kernel_config(&self.target.kernel)?);
+        let builds = |item: &Item| {
+            !tree.is_broken(&item.id)
+                && self.must_build(item, &tree.state(&item.id, self.target))
+                && !item.loaded.conf.is_excluded(self.target, &config)
+                && has_source(tree, &item.id).unwrap_or(false)
+        };
+        if self.items.iter().any(builds) {
+            let setting = self.session.signing(&self.target.kernel);
+            self.signer = Signer::prepare(setting, build_dir, &self.session.report);
+        }
+        Ok(())
+    }
+
+    fn build(&self, item: &Item, report: &Report) -> Result<()> {
+        let (session, target, id) = (self.session, self.target, &item.id);
+        let tree = &session.tree;
+        if item.loaded.conf.is_excluded(target, &session.kernel_config(&target.kernel)?) {
+            let conf = tree.target_dir(id, target).join("dkms.conf").display().to_string();
+            return Err(Failure::Excluded { conf, id: id.clone() }.into());
+        }
+        let Some(kernel) = &self.kernel else {
+            return Err(self.headers_missing().into());
+        };
+        let _lock = tree.lock_module(id, report)?;
+        // Whoever held the lock may have done it for us.
+        let anew = session.options.force || item.kind == Kind::Rebuild;
+        if !anew && tree.state(id, target) != State::Added {
+            return Ok(());
+        }
+        Build {
+            tree,
+            jobs: &self.jobs,
+            report,
+            limit: self.limit,
+            id,
+            target,
+            loaded: &item.loaded,
+            excluded: &item.excluded,
+            kernel,
+            signer: self.signer.as_ref(),
+            built_against: &self.built_against(item),
+            variables: &session.environment(id, Some(target)),
+        }
+        .run()
+    }
+
+    /// The installed versions of the dependencies that a new version of asks for a rebuild.
+    fn built_against(&self, item: &Item) -> Vec<(String, String)> {
+        let conf = &item.loaded.conf;
+        let names = conf.build_depends.iter().filter(|_| conf.build_depends_rebuild);
+        names
+            .filter_map(|name| {
+                let active = self.session.tree.active(name, self.target)?;
+                Some((name.clone(), active.version().to_owned()))
+            })
+            .collect()
+    }
+
+    fn headers_missing(&self) -> Failure {
+        headers_missing(self.session, self.target)
+    }
+
+    /// Returns nothing if another run has installed the module while this one waited for it.
+    fn install(&self, item: &Item, place: &Placement<'_>, report: &Report) -> Result<Option<Applied>> {
+        let session = self.session;
+        let scripts = &item.loaded.conf.scripts;
+        let kernel_dir = session.tree.kernel_dir(&self.target.kernel);
+        if !kernel_dir.is_dir() {
+            return Err(
+                Failure::KernelDirectoryMissing { directory: kernel_dir.display().to_string() }.into()
+            );
+        }
+        if let Some(script) = &scripts.pre_install {
+            let status = shown_script(session, report, &item.id, Some(self.target), "pre_install", script)?;
+            if status != 0 && !session.options.force {
+                return Err(Failure::PreInstallFailed.into());
+            }
+        }
+        let again = item.kind == Kind::Rebuild;
+        let force =
+            Force { all: session.options.force || again, version: session.options.force_version_override };
+        let applied = {
+            let _lock = session.tree.lock_module(&item.id, report)?;
+            if !force.all && place.state() == State::Installed {
+                return Ok(None);
+            }
+            place.install(&item.loaded.conf, force).inspect_err(|error| match error.downcast_ref() {
+                Some(failure @ Failure::NotNewer { .. }) => report.error(failure),
+                Some(failure @ Failure::SameUnversioned { .. }) => report.err(failure),
+                _ => {}
+            })
+        };
+        let applied = applied.map_err(|error| match error.downcast_ref() {
+            Some(Failure::NotNewer { .. } | Failure::SameUnversioned { .. }) => {
+                Failure::InstallAborted.into()
+            }
+            _ => error,
+        })?;
+        if let Some(script) = &scripts.post_install {
+            let status = shown_script(session, report, &item.id, Some(self.target), "post_install", script);
+            match status {
+                Ok(0) => {}
+                Ok(status) => {
+                    report.warning(format_args!("post_install ended with status {status}, ignoring it"))
+                }
+                Err(error) => report.warning(format_args!("running post_install, ignoring: {error:#}")),
+            }
+        }
+        Ok(Some(applied))
+    }
+
+    /// Makes the kernel's module indexes anew, once; if that fails everything goes back to what
+    /// it was.
+    pub(super) fn index(
+        &self,
+        modules: &mut [(ModuleId, Done)],
+        applied: Vec<(usize, Applied)>,
+    ) -> Result<()> {
+        if applied.is_empty() {
+            return Ok(());
+        }
+        let (session, kernel) = (self.session, &self.target.kernel);
+        let lock = session.tree.lock_kernel(kernel, &session.report);
+        let indexed = lock.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(|_| {
+            if session.options.no_depmod { Ok(()) } else { depmod(&session.tree, kernel, &session.report) }
+        });
+        match indexed {
+            Ok(()) => applied.into_iter().try_for_each(|(_, applied)| applied.keep()),
+            Err(error) => {
+                // Missing or stopped, depmod leaves the modules as hard to find as one that fails.
+                let failure = error.downcast_ref::<Failure>();
+                let again = || failure.map_or_else(|| anyhow::anyhow!("{error:#}"), |it| it.clone().into());
+                for (at, applied) in applied.into_iter().rev() {
+                    applied.undo().context("putting back what was there before depmod failed")?;
+                    modules[at].1 = Done::Failed(again());
+                    let Item { id, loaded, .. } = &self.items[at];
+                    let (tree, report) = (&session.tree, &session.report);
+                    let distribution = session.distribution;
+                    let place = Placement { tree, report, distribution, id, target: self.target };
+                    place.tidy(&loaded.conf);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Loads what was installed for the running kernel when the user asks for that.
+    pub(super) fn load_installed(&self, modules: &[(ModuleId, Done)]) {
+        let session = self.session;
+        let wanted = session.options.modprobe_on_install || session.framework.modprobe_on_install;
+        let running = session.tree.running_kernel().is_ok_and(|kernel| kernel == self.target.kernel);
+        if !wanted || !running {
+            return;
+        }
+        for (item, (_, done)) in self.items.iter().zip(modules) {
+            let records = item.loaded.conf.records.iter().zip(&item.excluded);
+            let there = |(_, excluded): &(_, &bool)| matches!(done, Done::Installed) && !**excluded;
+            for (record, _) in records.filter(there) {
+                let loaded = Run::new(Tool::Modprobe).and_then(|run| run.arg(&record.dest_name).succeed());
+                if let Err(error) = loaded {
+                    session.report.warning(format_args!("loading {}, ignoring: {error:#}", record.dest_name));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Verdicts over made-up roots: what is missing holds, what has come releases, what has gone
+//! holds again.
+
+use std::path::PathBuf;
+
+use fs_err as fs;
+use rstest::{fixture, rstest};
+
+use super::verdict::{Critical, Standing, Verdict};
+use super::*;
+use crate::module_file::tests::module;
+
+/// A root with one kernel that has the module `disk` and an initramfs.
+struct Machine {
+    _dir: tempfile::TempDir,
+    tree: Tree,
+    policy: Policy,
+    report: Report,
+    kernel: KernelRelease,
+}
+
+#[fixture]
+fn machine() -> Machine {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine {
+        tree: Tree::at(dir.path()),
+        _dir: dir,
+        policy: Policy::default(),
+        report: Report::new(true, false).block(),
+        kernel: "6.1".parse().unwrap(),
+    };
+    fs::create_dir_all(machine.module().parent().unwrap()).unwrap();
+    fs::create_dir_all(machine.tree.path("/boot")).unwrap();
+    fs::write(machine.tree.path("/lib/modules/6.1/modules.dep"), "updates/dkms/disk.ko:\n").unwrap();
+    fs::write(machine.module(), module(b"name=disk\0vermagic=6.1 SMP \0")).unwrap();
+    fs::write(machine.image(), "image").unwrap();
+    machine
+}
+
+impl Machine {
+    fn module(&self) -> PathBuf {
+        self.tree.path("/lib/modules/6.1/updates/dkms/disk.ko")
+    }
+
+    fn image(&self) -> PathBuf {
+        self.tree.path("/boot/initrd.img-6.1")
+    }
+
+    fn gate(&self) -> Gate<'_> {
+        Gate { tree: &self.tree, policy: &self.policy, report: &self.report }
+    }
+
+    fn critical() -> Vec<Critical> {
+        vec![Critical { name: "disk".into(), modules: vec!["disk".into()], because: "test".into() }]
+    }
+
+    /// A whole run that changes nothing.
+    fn run(&self) -> Standing {
+        let before = self.gate().mark(&self.kernel, &Self::critical()).unwrap();
+        let image = self.gate().image_now(&self.kernel);
+        let outcome = self.gate().settle(&self.kernel, &Self::critical(), &image, &[], before).unwrap();
+        outcome.unwrap().verdict.standing
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        Verdict::load(&self.tree, &self.kernel).unwrap().map(|verdict| verdict.standing)
+    }
+}
+
+#[rstest]
+fn a_kernel_that_was_never_marked_may_boot(machine: Machine) {
+    fs::remove_file(machine.module()).unwrap();
+    assert!(machine.gate().may_boot(&machine.kernel));
+}
+
+#[rstest]
+fn what_is_there_is_proven(machine: Machine) {
+    assert_eq!(machine.run(), Standing::Proven);
+    assert!(machine.gate().may_boot(&machine.kernel));
+}
+
+#[rstest]
+#[case::module("lib/modules/6.1/updates/dkms/disk.ko")]
+#[case::index("lib/modules/6.1/modules.dep")]
+#[case::initramfs("boot/initrd.img-6.1")]
+fn what_is_missing_holds_until_it_has_come(machine: Machine, #[case] path: &str) {
+    let path = machine.tree.path(format!("/{path}"));
+    let away = path.with_extension("away");
+    fs::rename(&path, &away).unwrap();
+    assert_eq!(machine.run(), Standing::Held);
+    assert!(!machine.gate().may_boot(&machine.kernel));
+    fs::rename(&away, &path).unwrap();
+    assert!(machine.gate().may_boot(&machine.kernel));
+    assert_eq!(machine.standing(), Some(Standing::Proven));
+}
+
+/// Only the mark is left of a run that was killed; the machine is looked at.
+#[rstest]
+#[case::all_there(true)]
+#[case::module_missing(false)]
+fn a_pending_kernel_is_judged_by_what_is_there(machine: Machine, #[case] there: bool) {
+    if !there {
+        fs::remove_file(machine.module()).unwrap();
+    }
+    machine.gate().mark(&machine.kernel, &Machine::critical()).unwrap();
+    assert_eq!(machine.standing(), Some(Standing::Pending));
+    assert_eq!(machine.gate().may_boot(&machine.kernel), there);
+}
+
+#[rstest]
+fn a_proof_goes_stale_with_what_it_was_reached_from(machine: Machine) {
+    assert_eq!(machine.run(), Standing::Proven);
+    fs::remove_file(machine.module()).unwrap();
+    assert!(!machine.gate().may_boot(&machine.kernel));
+    assert_eq!(machine.standing(), Some(Standing::Held));
+}
+
+#[rstest]
+fn an_image_older_than_its_module_holds(machine: Machine) {
+    let old = nix::sys::time::TimeSpec::new(1_000_000, 0);
+    let follow = nix::sys::stat::UtimensatFlags::FollowSymlink;
+    nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, &machine.image(), &old, &old, follow).unwrap();
+    assert_eq!(machine.run(), Standing::Held);
+}
+
+#[rstest]
+fn a_module_for_another_kernel_holds(machine: Machine) {
+    fs::write(machine.module(), module(b"name=disk\0vermagic=5.10 SMP \0")).unwrap();
+    assert_eq!(machine.run(), Standing::Held);
+}
+
+#[rstest]
+fn switched_off_the_gate_holds_nothing(machine: Machine) {
+    fs::remove_file(machine.module()).unwrap();
+    assert_eq!(machine.run(), Standing::Held);
+    fs::create_dir_all(machine.tree.path("/etc/dkms")).unwrap();
+    fs::write(machine.tree.path("/etc/dkms/no-gate"), "").unwrap();
+    assert!(machine.gate().may_boot(&machine.kernel));
+}
