@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! main ─ cli ───────┐                     ┌─ plan       which modules, in which order
-//!                   ├─ commands ──────────┼─ build      patch, make (one jobserver), verify, store
+//!                   ├─ commands ──────────┼─ build      patch, make (one jobserver), verify, sign
 //! main ─ hook ──────┘  one file per verb; ├─ install    staged swap, one depmod per kernel
 //!   what package       run.rs is one run  ├─ initramfs  at most once per kernel
 //!   managers call      for one kernel     ├─ gate       proof → verdict → hold or release

@@ -89,7 +89,11 @@ fn check(path: &Path, wanted: Wanted<'_>, signatures_enforced: bool) -> Result<S
     let image = module_file::unpacked(&bytes)?;
     check_loadable(&image, wanted)?;
     if signatures_enforced && module_file::signed(&image)?.is_none() {
-        bail!("it is not signed, and kernel {} takes signed modules only", wanted.kernel);
+        bail!(
+            "it is not signed, and kernel {} takes signed modules only (once it can be signed, build and install \
+             it with --force)",
+            wanted.kernel
+        );
     }
     Ok(fs::metadata(path)?.modified()?)
 }

@@ -64,9 +64,9 @@ impl Root {
         self.prefix.join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
-    /// Whether this is not the root that the machine's first process has: an image is one always,
-    /// and so is a root where /proc is not mounted. Where /proc does not tell (in a user namespace,
-    /// say), this is no chroot.
+    /// Whether this is another root than the machine's: an image is one always, and so is a root
+    /// where /proc is not mounted. The first process may not be looked at from within containers;
+    /// then a root is a chroot if nothing is mounted on it (proc(5), mountinfo).
     pub fn is_chroot(&self) -> bool {
         if !self.live {
             return true;
@@ -74,8 +74,8 @@ impl Root {
         let place = |path| fs_err::metadata(path).map(|meta| (meta.dev(), meta.ino()));
         match (place("/proc/1/root"), place("/")) {
             (Ok(first), Ok(ours)) => first != ours,
-            (Err(error), _) => error.kind() == std::io::ErrorKind::NotFound,
-            _ => false,
+            (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => true,
+            _ => fs_err::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| !has_root(&mounts)),
         }
     }
 
@@ -83,6 +83,11 @@ impl Root {
     pub fn is_live(&self) -> bool {
         self.live
     }
+}
+
+/// Whether a mountinfo lists what is mounted on /, its fifth field.
+fn has_root(mounts: &str) -> bool {
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"))
 }
 
 /// Compilers and makefiles need /dev/null; images often come without device nodes.
@@ -111,6 +116,14 @@ fn bind_devices(image: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::whole("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:5 / /proc rw - proc proc rw\n", true)]
+    #[case::chroot("23 22 0:5 / /proc rw - proc proc rw\n24 22 0:6 / /dev rw - tmpfs tmpfs rw\n", false)]
+    fn a_chroot_sees_only_what_is_mounted_below_it(#[case] mounts: &str, #[case] has: bool) {
+        assert_eq!(has_root(mounts), has);
+    }
 
     #[test]
     fn absolute_paths_stay_below_the_prefix() {
