@@ -12,10 +12,12 @@ use anyhow::{Context, Result, bail};
 use fs_err as fs;
 
 use super::sign::{Custom, Setting, unsigned};
-use crate::conf::framework::late;
+use crate::conf::framework::{Framework, late};
+use crate::kernel::KernelRelease;
 use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::tools::{Output, Run, Tool};
+use crate::tree::Tree;
 
 /// What the certificate says of itself; `kmod` shows the name as the signer of a module. The
 /// extensions let firmware and kernels take it for code.
@@ -43,6 +45,17 @@ pub struct Keys {
     /// A file, or a `pkcs11:` URI that the signing program knows what to do with.
     pub key: String,
     pub certificate: PathBuf,
+}
+
+/// Every file that this machine may sign with, for whoever must not give one away: dkms's own,
+/// shim's, and the configured one (for these kernels, if its path names the kernel).
+pub fn private_keys(tree: &Tree, framework: &Framework, kernels: &[&KernelRelease]) -> Vec<PathBuf> {
+    let setting = framework.mok_signing_key.iter().filter(|key| !key.starts_with("pkcs11:"));
+    let configured = setting.flat_map(|key| {
+        let of_kernels = kernels.iter().map(|kernel| late(key, kernel.as_str()));
+        of_kernels.chain([key.clone()]).map(|key| tree.path(key)).collect::<Vec<_>>()
+    });
+    configured.chain([tree.dkms.join("mok.key"), tree.path(SHIM[0])]).collect()
 }
 
 impl Keys {

@@ -31,6 +31,9 @@ pub(super) struct Engine<'a> {
     jobs: Jobs,
     kernel: Option<BuildDir>,
     signer: Option<Signer>,
+    /// What there is to say about signing, if not before everything else: the item whose title
+    /// goes before it.
+    signing: Option<(usize, Report)>,
     limit: Option<Duration>,
 }
 
@@ -70,6 +73,7 @@ impl<'a> Engine<'a> {
                 session.options.kernel_config.as_deref(),
             )?,
             signer: None,
+            signing: None,
             limit: policy.timeout,
         };
         engine.prepare_signing()?;
@@ -127,7 +131,7 @@ impl<'a> Engine<'a> {
                 .collect();
             drop(state);
             let report = if alone { &self.session.report } else { &blocks[at] };
-            let (done, applied) = self.item(item, unmet, report);
+            let (done, applied) = self.item(at, unmet, report);
             let mut state = locked(board);
             state.done[at] = Some(done);
             state.applied.extend(applied.map(|applied| (at, applied)));
@@ -140,7 +144,8 @@ impl<'a> Engine<'a> {
     }
 
     /// Works on one item. What has to wait for others in vain is left to the summary.
-    fn item(&self, item: &Item, unmet: Vec<String>, report: &Report) -> (Done, Option<Applied>) {
+    fn item(&self, at: usize, unmet: Vec<String>, report: &Report) -> (Done, Option<Applied>) {
+        let item = &self.items[at];
         let hopeless = match &item.doomed {
             Some(failure) => Some(failure.clone().into()),
             None => (!unmet.is_empty()).then(|| self.missing_dependencies(item, unmet)),
@@ -160,6 +165,9 @@ impl<'a> Engine<'a> {
             Kind::Rebuild => {
                 report.line(format_args!("\nRebuilding module {id} due to updated dependencies\n"))
             }
+        }
+        if let Some((_, signing)) = self.signing.as_ref().filter(|(before, _)| *before == at) {
+            report.show(signing);
         }
         let result = match self.bring(item, report) {
             Ok(result) => result,
@@ -223,7 +231,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Finds out how modules are signed and says so before anything else is said, if something is
-    /// going to be built.
+    /// going to be built; `match` names the module first.
     fn prepare_signing(&mut self) -> Result<()> {
         let Some(build_dir) = &self.kernel else { return Ok(()) };
         let (tree, config) = (&self.session.tree, self.session.kernel_config(&self.target.kernel)?);
@@ -233,9 +241,16 @@ impl<'a> Engine<'a> {
                 && !item.loaded.conf.is_excluded(self.target, &config)
                 && has_source(tree, &item.id).unwrap_or(false)
         };
-        if self.items.iter().any(builds) {
+        if let Some(first) = self.items.iter().position(builds) {
             let setting = self.session.signing(&self.target.kernel);
-            self.signer = Signer::prepare(setting, build_dir, &self.session.report);
+            let report = &self.session.report;
+            if self.items[first].kind == Kind::Matched {
+                let block = report.block();
+                self.signer = Signer::prepare(setting, build_dir, &block);
+                self.signing = Some((first, block));
+            } else {
+                self.signer = Signer::prepare(setting, build_dir, report);
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use fs_err as fs;
 use super::add::{CheckedConf, link_line, register_if_missing, run_post_add};
 use super::select::registered;
 use super::session::Session;
+use crate::build::keys::private_keys;
 use crate::cli::{ArchiveContent, ModuleArg, TargetArgs};
 use crate::failure::Failure;
 use crate::module::ModuleId;
@@ -46,8 +47,8 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
     if targets.is_empty() && wish.content != ArchiveContent::SourceOnly {
         return Err(Failure::NotBuilt { target: None }.into());
     }
-    let keys = session.framework.mok_signing_key.iter().map(|key| tree.path(key));
-    let keys: Vec<PathBuf> = keys.chain([tree.dkms.join("mok.key")]).collect();
+    let kernels: Vec<_> = targets.iter().map(|target| &target.kernel).collect();
+    let keys = private_keys(tree, &session.framework, &kernels);
     let mut tarball = Tarball::new(keys.iter().map(PathBuf::as_path));
     tarball.empty_directory(MAIN_TREE);
     for target in &targets {
