@@ -16,7 +16,7 @@ use crate::build::sign::Signer;
 use crate::build::{Build, has_source};
 use crate::conf::policy::Policy;
 use crate::failure::Failure;
-use crate::install::{Force, Placement, depmod};
+use crate::install::{How, Placement, depmod};
 use crate::module::{ModuleId, State, Target};
 use crate::sys::report::Report;
 use crate::sys::tools::{Run, Tool};
@@ -321,14 +321,17 @@ impl<'a> Engine<'a> {
             }
         }
         let again = item.kind == Kind::Rebuild;
-        let force =
-            Force { all: session.options.force || again, version: session.options.force_version_override };
+        let how = How {
+            force: session.options.force || again,
+            any_version: session.options.force_version_override,
+            links: session.framework.symlink_modules,
+        };
         let applied = {
             let _lock = session.tree.lock_module(&item.id, report)?;
-            if !force.all && place.state() == State::Installed {
+            if !how.force && place.state() == State::Installed {
                 return Ok(None);
             }
-            place.install(&item.loaded.conf, force).inspect_err(|error| match error.downcast_ref() {
+            place.install(&item.loaded.conf, how).inspect_err(|error| match error.downcast_ref() {
                 Some(failure @ Failure::NotNewer { .. }) => report.error(failure),
                 Some(failure @ Failure::SameUnversioned { .. }) => report.err(failure),
                 _ => {}

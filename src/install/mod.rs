@@ -27,13 +27,15 @@ use distribution::Distribution;
 /// How much of two files is compared at a time.
 const PIECE: usize = 64 * 1024;
 
-/// What may be overridden.
+/// How a module is put in place.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Force {
-    /// `--force`.
-    pub all: bool,
-    /// `--force-version-override`.
-    pub version: bool,
+pub struct How {
+    /// `--force`: over what is newer or the same.
+    pub force: bool,
+    /// `--force-version-override`: over what is newer.
+    pub any_version: bool,
+    /// `symlink_modules`: as links to the built files.
+    pub links: bool,
 }
 
 /// One module and one kernel. The module's lock must be held.
@@ -61,7 +63,7 @@ impl Placement<'_> {
     /// Swaps the built files into the install tree and marks the version as the active one;
     /// whatever version was active before is no longer. Files that stand in the way and are not
     /// ours are kept as originals. The kernel's lock is taken for the swap alone.
-    pub fn install(&self, conf: &ModuleConf, force: Force) -> Result<Applied> {
+    pub fn install(&self, conf: &ModuleConf, how: How) -> Result<Applied> {
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
         if !kernel_dir.is_dir() {
             let directory = kernel_dir.display().to_string();
@@ -81,12 +83,16 @@ impl Placement<'_> {
             };
             let directory = self.directory(&record.dest_location);
             let place = directory.join(built.file_name().unwrap_or_default());
-            if !force.all {
-                sanity::check(self, &built, &record.dest_name, &ours, force)?;
+            if !how.force {
+                sanity::check(self, &built, &record.dest_name, &ours, how)?;
             }
             self.archive_original(&mut transaction, &directory, &record.dest_name, &ours)?;
             self.report.line(format_args!("Installing {}", place.display()));
-            transaction.put_file(&place, fs::read(&built)?, 0o644);
+            if how.links {
+                transaction.put_link(&place, &built);
+            } else {
+                transaction.put_file(&place, fs::read(&built)?, 0o644);
+            }
             put.push(place);
         }
         // What another version, or another compression of this one, had elsewhere.

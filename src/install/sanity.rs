@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use fs_err as fs;
 
-use super::{Force, Placement};
+use super::{How, Placement};
 use crate::failure::Failure;
 use crate::kernel::compare_versions;
 use crate::module_file::{ModInfo, stem, unpacked};
@@ -20,7 +20,7 @@ pub(super) fn check(
     built: &Path,
     name: &str,
     ours: &[PathBuf],
-    force: Force,
+    how: How,
 ) -> Result<()> {
     let kernel_dir = placement.tree.kernel_dir(&placement.target.kernel);
     let same_name = |path: &PathBuf| {
@@ -38,7 +38,7 @@ pub(super) fn check(
         found: found_version.to_owned(),
     };
     match (new.get("version"), old.get("version")) {
-        (Some(version), Some(found_version)) if !force.version => {
+        (Some(version), Some(found_version)) if !how.any_version => {
             if compare_versions(version, found_version).is_gt() {
                 return Ok(());
             }
