@@ -155,7 +155,6 @@ mod tests {
     use crate::module::Arch;
     use crate::sys::root::Root;
     use rstest::rstest;
-    use std::os::unix::fs::PermissionsExt;
 
     struct Machine {
         dir: tempfile::TempDir,
@@ -179,9 +178,7 @@ mod tests {
         /// A program below the machine's root; the script sees the module as `$4`.
         fn program(&self, path: &str, script: &str) -> PathBuf {
             let path = self.tree.path(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            files::write_atomically(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755).unwrap();
             path
         }
 

@@ -4,16 +4,27 @@
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, Result};
 use fs_err as fs;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
+/// Held by those who have a file open for writing that may be run afterwards, and taken whole while
+/// a program is started: a child that is forked meanwhile holds the file open until it becomes that
+/// program, and running the file fails as long (ETXTBSY, execve(2)).
+pub(super) static WRITING: RwLock<()> = RwLock::new(());
+
+fn writing() -> RwLockReadGuard<'static, ()> {
+    WRITING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Writes a file whole or not at all: beside the target, fsync, rename, fsync the directory.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let directory = parent(path)?;
     fs::create_dir_all(directory)?;
+    let _writing = writing();
     let mut staged = tempfile::Builder::new()
         .prefix(".dkms-")
         .permissions(PermissionsExt::from_mode(mode))
@@ -100,6 +111,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         }
         fs::set_permissions(to, meta.permissions())?;
     } else if kind.is_file() {
+        let _writing = writing();
         fs::copy(from, to)?;
     } else {
         return Ok(());

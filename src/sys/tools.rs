@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use fs_err::File;
 
-use crate::sys::signals;
+use crate::sys::{files, signals};
 
 /// Where programs are looked for.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -271,7 +271,10 @@ impl Run {
                 readers = (Some(out), Some(errors));
             }
         }
-        let child = self.command.spawn();
+        let child = {
+            let _nobody_writes = files::WRITING.write().unwrap_or_else(PoisonError::into_inner);
+            self.command.spawn()
+        };
         // Our copies of the pipes' write ends live in the Command: a reader would wait for them.
         let Self { name, command, limit, foreground, .. } = self;
         drop(command);
