@@ -33,7 +33,8 @@ pub struct Proof {
     pub missing: Vec<String>,
     /// What is still to come.
     pub awaited: Vec<String>,
-    /// The files that were looked at.
+    /// The files that the proof stands and falls with: the images, from which the machine boots
+    /// whatever becomes of the install tree; where there is none, the modules.
     pub inputs: Vec<Input>,
 }
 
@@ -70,7 +71,10 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
         }
     }
     if let Image::Needed(images) | Image::Later(images) = image {
-        proof.inputs.extend(images.iter().filter_map(|image| Input::look(image)));
+        let images: Vec<Input> = images.iter().filter_map(|image| Input::look(image)).collect();
+        if !images.is_empty() {
+            proof.inputs = images;
+        }
     }
     if let Some((time, path)) = newest
         && let Some(problem) = image_problem(kernel, image, time, &path)

@@ -76,7 +76,7 @@ pub struct Verdict {
     /// Why it is held, or what a pending kernel waits for.
     pub reasons: Vec<String>,
     pub critical: Vec<Critical>,
-    /// The modules and the initramfs that were looked at.
+    /// The files that it stands and falls with.
     #[serde(default)]
     pub inputs: Vec<Input>,
     /// When it was reached, RFC 3339 in UTC.

@@ -112,8 +112,19 @@ fn a_pending_kernel_is_judged_by_what_is_there(machine: Machine, #[case] there: 
 fn a_proof_goes_stale_with_what_it_was_reached_from(machine: Machine) {
     assert_eq!(machine.run(), Standing::Proven);
     fs::remove_file(machine.module()).unwrap();
+    // The image that the machine boots from still has it.
+    assert!(machine.gate().may_boot(&machine.kernel));
+    fs::write(machine.image(), "made anew").unwrap();
     assert!(!machine.gate().may_boot(&machine.kernel));
     assert_eq!(machine.standing(), Some(Standing::Held));
+}
+
+#[rstest]
+fn without_an_initramfs_a_proof_stands_with_the_modules(mut machine: Machine) {
+    machine.policy.generator = Generator::None;
+    assert_eq!(machine.run(), Standing::Proven);
+    fs::remove_file(machine.module()).unwrap();
+    assert!(!machine.gate().may_boot(&machine.kernel));
 }
 
 #[rstest]
