@@ -91,6 +91,7 @@ struct Bench {
     /// Those that apply to the dkms under test.
     differences: Vec<Difference>,
     everywhere: Vec<Everywhere>,
+    whole: Vec<Whole>,
     /// Whether it is not our dkms that is under test.
     other: bool,
     update: bool,
@@ -132,9 +133,19 @@ struct Everywhere {
     pattern: Option<Regex>,
 }
 
+/// A case about what no other dkms does: all of it may differ.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whole {
+    case: String,
+    reason: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Differences {
+    #[serde(default)]
+    whole: Vec<Whole>,
     #[serde(default)]
     everywhere: Vec<Everywhere>,
     #[serde(default)]
@@ -144,13 +155,16 @@ struct Differences {
 impl Bench {
     fn new(tests: &Path) -> Result<Self> {
         let listed = fs_err::read_to_string(tests.join("cases/differences.toml"))?;
-        let Differences { mut everywhere, mut difference } =
+        let Differences { whole, mut everywhere, mut difference } =
             toml::from_str(&listed).context("reading tests/cases/differences.toml")?;
         for rule in &mut everywhere {
             rule.pattern = Some(Regex::new(&format!("(?m){}", rule.ours))?);
         }
-        let mut reasons =
-            everywhere.iter().map(|rule| &rule.reason).chain(difference.iter().map(|d| &d.reason));
+        let mut reasons = everywhere
+            .iter()
+            .map(|rule| &rule.reason)
+            .chain(difference.iter().map(|difference| &difference.reason))
+            .chain(whole.iter().map(|whole| &whole.reason));
         ensure!(reasons.all(|reason| !reason.trim().is_empty()), "a listed difference has no reason");
         let other = std::env::var_os("DKMS_UNDER_TEST").map(PathBuf::from);
         let helpers = match &other {
@@ -172,6 +186,7 @@ impl Bench {
             helpers: helpers.filter(|path| path.is_dir()),
             differences: difference,
             everywhere,
+            whole,
             update: std::env::var_os("UPDATE").is_some(),
             normal: Normal::new()?,
         })
@@ -193,6 +208,10 @@ impl Bench {
                 expected = difference.apply(&expected)?;
             }
         }
+        if self.other && self.whole.iter().any(|whole| whole.case == name_of(case)) {
+            ensure!(expected != got, "it does the same as ours: its entry in the list has had its day");
+            return Ok(());
+        }
         if expected != got {
             let diff = similar::TextDiff::from_lines(&expected, &got);
             bail!("{}", diff.unified_diff().context_radius(4).header("expected", "got"));
@@ -208,9 +227,9 @@ impl Bench {
             unused.retain(|rule| rule.apply(&expected) == expected);
         }
         ensure!(unused.is_empty(), "of no case: {unused:?}");
-        for difference in &self.differences {
-            let known = cases.iter().any(|case| name_of(case) == difference.case);
-            ensure!(known, "no such case: {difference:?}");
+        let named = self.differences.iter().map(|difference| &difference.case);
+        for named in named.chain(self.whole.iter().map(|whole| &whole.case)) {
+            ensure!(cases.iter().any(|case| name_of(case) == *named), "no such case: {named}");
         }
         Ok(())
     }
