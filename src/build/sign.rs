@@ -152,8 +152,6 @@ pub(super) fn unsigned(why: &str) -> String {
 mod tests {
     use super::*;
     use crate::kernel::KernelConfig;
-    use crate::module::Arch;
-    use crate::sys::root::Root;
     use rstest::rstest;
 
     struct Machine {
@@ -164,14 +162,7 @@ mod tests {
     impl Machine {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let root = Root::at(dir.path());
-            let tree = Tree {
-                dkms: root.path("/var/lib/dkms"),
-                source: root.path("/usr/src"),
-                install: root.path("/lib/modules"),
-                arch: Arch::new("x86_64").unwrap(),
-                root,
-            };
+            let tree = Tree::at(dir.path());
             Self { dir, tree }
         }
 

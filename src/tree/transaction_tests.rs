@@ -2,20 +2,11 @@
 //! Transactions that end, fail and die.
 
 use super::*;
-use crate::module::Arch;
-use crate::sys::root::Root;
 use rstest::rstest;
 
 fn made_up() -> (tempfile::TempDir, Tree) {
     let dir = tempfile::tempdir().unwrap();
-    let root = Root::at(dir.path());
-    let tree = Tree {
-        dkms: root.path("/var/lib/dkms"),
-        source: root.path("/usr/src"),
-        install: root.path("/lib/modules"),
-        arch: Arch::new("x86_64").unwrap(),
-        root,
-    };
+    let tree = Tree::at(dir.path());
     (dir, tree)
 }
 
