@@ -27,12 +27,22 @@ say() {
 	echo "grub-disk: $*" >&2
 }
 
-# need PROGRAM PACKAGE: install what is not there, and say so.
+# need PROGRAM PACKAGE: install what is not there, and say so. Tests that run side by side take
+# turns, because apt-get does not wait for another one.
 need() {
 	command -v "$1" >/dev/null && return
+	local turn
+	exec {turn}>"${TMPDIR:-/tmp}/grub-disk-install.lock"
+	flock "$turn"
+	if command -v "$1" >/dev/null; then
+		exec {turn}>&-
+		return
+	fi
 	say "installing $2 (for $1)"
 	apt-get -qq update >&2
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$2" >&2
+	exec {turn}>&-
+	hash -r
 	command -v "$1" >/dev/null || die "there is no $1 even with $2 installed"
 }
 
