@@ -21,7 +21,7 @@
 //! only printer, `main` the only place that exits. [`failure::Failure`] holds every message and
 //! exit code that scripts know from dkms.
 //!
-//! # One run for one kernel (`commands/run.rs`)
+//! # One run for one kernel (`commands/run.rs`; the work on its modules in `engine.rs`)
 //!
 //! 1. The kernel is marked *pending* if anything that the machine needs to boot is registered.
 //! 2. Workers take modules in dependency order: build under the module's lock, install under the

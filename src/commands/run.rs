@@ -66,7 +66,7 @@ pub(super) fn run(
             let is_critical = critical.iter().any(|critical| critical.name == id.name());
             changed(done) && (item.loaded.conf.remake_initrd || is_critical)
         });
-        // Without an image there is nothing that could be out of date, unless a generator says so.
+        // A machine without a generator has no image that could be out of date.
         let generator = policy.generator;
         if remake && initramfs == Initramfs::Ours && initramfs::generator(generator).is_some() {
             trouble = initramfs::remake(&session.tree, &target.kernel, generator, &session.report).err();

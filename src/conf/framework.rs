@@ -27,6 +27,10 @@ pub const NAMES: &[&str] = &[
     "continue_on_error",
 ];
 
+/// The compressors' options are not passed on. (`continue_on_error` needs no word: a run always
+/// goes on past a module that fails.)
+const IGNORED: [&str; 3] = ["compress_gzip_opts", "compress_xz_opts", "compress_zstd_opts"];
+
 /// When modules are signed (`try_sign_modules`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Signing {
@@ -52,10 +56,6 @@ pub struct Framework {
     pub modprobe_on_install: bool,
     /// 0 for no limit, nothing for as many jobs as there are processors.
     pub parallel_jobs: Option<u32>,
-    /// Options for each compressor, as words.
-    pub compress_gzip_opts: Option<String>,
-    pub compress_xz_opts: Option<String>,
-    pub compress_zstd_opts: Option<String>,
     /// A shell file to source before builds; late.
     pub build_environment: Option<String>,
     /// A command to run after a transaction; late.
@@ -67,7 +67,8 @@ pub struct Framework {
     /// Late. Without it `mok.pub` in the dkms tree.
     pub mok_certificate: Option<String>,
     pub try_sign_modules: Signing,
-    pub continue_on_error: bool,
+    /// The settings that are there and have no effect.
+    pub ignored: Vec<&'static str>,
     /// What could not be made sense of, as warnings; the default stands in for it.
     pub warnings: Vec<String>,
 }
@@ -115,16 +116,13 @@ impl Framework {
             autoinstall_all_kernels: switch("autoinstall_all_kernels"),
             modprobe_on_install: switch("modprobe_on_install"),
             parallel_jobs,
-            compress_gzip_opts: text("compress_gzip_opts"),
-            compress_xz_opts: text("compress_xz_opts"),
-            compress_zstd_opts: text("compress_zstd_opts"),
             build_environment: text("build_environment"),
             post_transaction: text("post_transaction"),
             sign_file: text("sign_file"),
             mok_signing_key: text("mok_signing_key"),
             mok_certificate: text("mok_certificate"),
             try_sign_modules,
-            continue_on_error: switch("continue_on_error"),
+            ignored: IGNORED.into_iter().filter(|name| text(name).is_some()).collect(),
             warnings,
         }
     }
@@ -186,6 +184,12 @@ mod tests {
         let framework = read(&[("verbose", ""), ("symlink_modules", "no"), ("dkms_tree", "")]);
         assert!(!framework.verbose && framework.symlink_modules);
         assert_eq!(framework.dkms_tree, "/var/lib/dkms");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told() {
+        let framework = read(&[("compress_xz_opts", "-9"), ("compress_gzip_opts", ""), ("verbose", "1")]);
+        assert_eq!(framework.ignored, ["compress_xz_opts"]);
     }
 
     #[rstest]
