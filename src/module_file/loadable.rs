@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether a kernel would take a module.
+
+use anyhow::{Context, Result, bail};
+use object::{Architecture, Object};
+
+use super::{ModInfo, canonical, same_magic};
+use crate::kernel::KernelRelease;
+use crate::module::Arch;
+
+/// What a module has to be for a kernel to take it.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The module's own name, where it is known: a file may be installed under another
+    /// (DEST_MODULE_NAME), by which modprobe finds it.
+    pub name: Option<&'a str>,
+    pub kernel: &'a KernelRelease,
+    /// `uname -m` of the machines that the kernel runs on.
+    pub arch: &'a Arch,
+    /// The kernel's vermagic, where it could be found out; else its release alone is compared.
+    pub vermagic: Option<&'a str>,
+}
+
+/// The machine that an architecture's modules are for; nothing for one that we do not know.
+fn machine(arch: &Arch) -> Option<Architecture> {
+    Some(match arch.as_str() {
+        "x86_64" => Architecture::X86_64,
+        "i386" | "i486" | "i586" | "i686" => Architecture::I386,
+        "aarch64" => Architecture::Aarch64,
+        "ppc64" | "ppc64le" => Architecture::PowerPc64,
+        "riscv64" => Architecture::Riscv64,
+        "s390x" => Architecture::S390x,
+        "loongarch64" => Architecture::LoongArch64,
+        arm if arm.starts_with("armv") => Architecture::Arm,
+        _ => return None,
+    })
+}
+
+/// Checks that a kernel would take a module for what it is meant to be: an ELF module for its
+/// machine, of this name, whose vermagic fits. The error says which of these failed.
+pub fn check_loadable(image: &[u8], wanted: Wanted<'_>) -> Result<ModInfo> {
+    let Wanted { name, kernel, arch, vermagic } = wanted;
+    let info = ModInfo::read(image)?;
+    let built_for = object::File::parse(image).context("it is not an ELF file")?.architecture();
+    if machine(arch).is_some_and(|machine| machine != built_for) {
+        bail!("it is built for {built_for:?}, not for {arch}");
+    }
+    // Kernels before 4.13 wrote no name.
+    if let (Some(own), Some(name)) = (info.get("name"), name)
+        && canonical(own) != canonical(name)
+    {
+        bail!("it is the module '{own}', not '{name}'");
+    }
+    let own = info.get("vermagic").context("it has no vermagic")?;
+    let fits = match vermagic {
+        Some(magic) => {
+            let has_crcs =
+                [own, magic].iter().all(|magic| magic.split(' ').any(|word| word == "modversions"));
+            same_magic(own, magic, has_crcs)
+        }
+        None => own.split(' ').next() == Some(kernel.as_str()),
+    };
+    if !fits {
+        bail!(
+            "its vermagic is '{}', kernel {kernel} wants '{}'",
+            own.trim_end(),
+            vermagic.unwrap_or(kernel.as_str()).trim_end()
+        );
+    }
+    Ok(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::module;
+    use super::*;
+    use rstest::rstest;
+
+    fn release(text: &str) -> KernelRelease {
+        text.parse().unwrap()
+    }
+
+    fn check(image: &[u8], arch: &str, vermagic: Option<&str>) -> Result<ModInfo> {
+        let (kernel, arch) = (release("6.1"), Arch::new(arch).unwrap());
+        check_loadable(image, Wanted { name: Some("foo"), kernel: &kernel, arch: &arch, vermagic })
+    }
+
+    #[rstest]
+    #[case::x86("x86_64", true)]
+    #[case::arm("aarch64", false)]
+    #[case::unheard_of("vax", true)]
+    fn a_module_is_for_one_machine(#[case] arch: &str, #[case] fits: bool) {
+        assert_eq!(check(&module(b"name=foo\0vermagic=6.1 SMP \0"), arch, None).is_ok(), fits);
+    }
+
+    #[rstest]
+    #[case::good(b"name=foo\0vermagic=6.1 SMP mod_unload \0", None)]
+    #[case::dashes(b"name=foo_bar\0vermagic=6.1 SMP mod_unload \0", Some("not 'foo'"))]
+    #[case::other_kernel(
+        b"name=foo\0vermagic=5.10 SMP mod_unload \0",
+        Some("vermagic is '5.10 SMP mod_unload'")
+    )]
+    #[case::no_magic(b"name=foo\0", Some("no vermagic"))]
+    fn a_module_is_checked_by_name_and_vermagic(#[case] info: &[u8], #[case] problem: Option<&str>) {
+        let checked = check(&module(info), "x86_64", Some("6.1 SMP mod_unload "));
+        match problem {
+            None => assert_eq!(checked.unwrap().get("name"), Some("foo")),
+            Some(words) => assert!(format!("{:#}", checked.unwrap_err()).contains(words)),
+        }
+    }
+
+    #[test]
+    fn rubbish_is_no_module() {
+        assert!(check(b"not an ELF file", "x86_64", None).is_err());
+    }
+
+    #[test]
+    fn under_another_file_name_a_module_keeps_its_own() {
+        let image = module(b"name=nvidia\0vermagic=6.1 SMP \0");
+        let (kernel, arch) = (release("6.1"), Arch::new("x86_64").unwrap());
+        let wanted = Wanted { name: None, kernel: &kernel, arch: &arch, vermagic: None };
+        assert!(check_loadable(&image, wanted).is_ok());
+    }
+}
