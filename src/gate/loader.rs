@@ -29,8 +29,15 @@ pub struct Loader {
     pub how: String,
 }
 
-const GRUB: &str = "GRUB";
-const BLS: &str = "systemd-boot";
+impl Loader {
+    /// Whether what it boots next can be told from its files.
+    pub fn can_be_foretold(&self) -> bool {
+        matches!(self.name, GRUB | BLS)
+    }
+}
+
+pub(super) const GRUB: &str = "GRUB";
+pub(super) const BLS: &str = "systemd-boot";
 
 /// Loaders that we recognise by their files and have no hold for.
 const OTHERS: [(&str, &str); 6] = [

@@ -2,8 +2,10 @@
 //! What this machine needs to boot, the proof that it is there, the verdict per kernel, and what
 //! each boot loader makes of it. Never builds or installs.
 
+pub mod bls;
 pub mod grub;
 pub mod loader;
+pub mod next_boot;
 pub mod proof;
 pub mod verdict;
 #[cfg(test)]

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! systemd-boot and its kind: the entries of the Boot Loader Specification, which of them boots by
+//! default, and holding one back. A held entry is renamed so that no loader takes it for one.
+
+mod choose;
+mod entry;
+#[cfg(test)]
+pub(super) mod fixture;
+mod menu;
+
+pub use choose::{Choice, Wishes};
+pub use entry::Entry;
+pub(super) use menu::booted_by;
+pub use menu::{Menu, Shelved, hold, put_back, put_back_all, remove_held};
