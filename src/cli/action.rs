@@ -28,10 +28,11 @@ pub(super) enum Verb {
     KernelPrerm,
     Hook,
     Gate,
+    RebootSafe,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -49,6 +50,7 @@ impl Verb {
         Self::KernelPrerm,
         Self::Hook,
         Self::Gate,
+        Self::RebootSafe,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -70,6 +72,7 @@ impl Verb {
             Self::KernelPrerm => "kernel_prerm",
             Self::Hook => "hook",
             Self::Gate => "gate",
+            Self::RebootSafe => "reboot-safe",
         }
     }
 
@@ -92,6 +95,7 @@ impl Verb {
             Self::KernelPrerm => "a kernel is about to be removed: unbuild for it (-k)",
             Self::Hook => "hook <protocol> [args]: what package managers call",
             Self::Gate => "show which kernels are proven, pending or held, and why",
+            Self::RebootSafe => "which kernel boots next, and is it proven? (0, 1, 2: unknown)",
         }
     }
 
@@ -99,9 +103,9 @@ impl Verb {
         Self::ALL.into_iter().find(|verb| verb.name() == word)
     }
 
-    /// `hook` and `gate` are not dkms's: after an action they are modules or directories.
+    /// Those that are not dkms's are modules or directories after an action.
     fn is_dkms_own(self) -> bool {
-        !matches!(self, Self::Hook | Self::Gate)
+        !matches!(self, Self::Hook | Self::Gate | Self::RebootSafe)
     }
 
     fn takes_all(self) -> bool {
@@ -246,6 +250,7 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         // A hook that can be called was taken out before the options were read.
         Verb::Hook => return Err(no_protocol()),
         Verb::Gate => Action::Gate,
+        Verb::RebootSafe => Action::RebootSafe,
     })
 }
 

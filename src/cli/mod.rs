@@ -148,6 +148,8 @@ pub enum Action {
     },
     /// `gate`: show verdicts and holds.
     Gate,
+    /// `reboot-safe`: which kernel boots next, and is it fit?
+    RebootSafe,
     Version,
     Help,
 }

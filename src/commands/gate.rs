@@ -12,11 +12,11 @@ use super::run::{Initramfs, RunResult, critical};
 use super::session::Session;
 use crate::conf::policy::{OnFailure, Policy};
 use crate::failure::Failure;
-use crate::gate::grub::{GrubEnv, Override, override_default};
+use crate::gate::grub::{Override, override_default};
 use crate::gate::loader::{self, Loader};
 use crate::gate::proof::{Image, prove};
 use crate::gate::verdict::{Critical, Standing, Verdict};
-use crate::gate::{Gate, Outcome};
+use crate::gate::{Gate, Outcome, next_boot};
 use crate::initramfs;
 use crate::install::depmod;
 use crate::kernel::KernelRelease;
@@ -107,7 +107,11 @@ fn deny(session: &Session, kernel: &KernelRelease, outcome: &Outcome) {
     if matches!(outcome.before, Some(Standing::Held | Standing::Pending)) {
         return;
     }
-    if let Err(error) = loader::move_default(&session.tree, &session.report) {
+    let withheld = session.policy().and_then(|policy| {
+        let gate = session.gate(&policy);
+        loader::withhold(&session.tree, kernel, &|other| gate.may_boot(other), &session.report)
+    });
+    if let Err(error) = withheld {
         session.report.warning(format_args!("taking the default from kernel {kernel}, ignoring: {error:#}"));
     }
 }
@@ -119,15 +123,13 @@ fn release(session: &Session, kernel: &KernelRelease, outcome: &Outcome) -> Resu
         session
             .report
             .line(format_args!("Kernel {kernel} has what this machine needs to boot: releasing it."));
-        if loader::holds(&session.tree) {
-            return loader::update(&session.tree, kernel, &session.report).or_else(|error| {
-                // Not released yet: the next run for this kernel has to try again.
-                let reasons = vec![format!("the boot loader could not be updated: {error:#}")];
-                let critical = outcome.verdict.critical.clone();
-                Verdict::now(kernel, Standing::Pending, reasons, critical).store(&session.tree)?;
-                Err(error)
-            });
-        }
+        return loader::release(&session.tree, kernel, &session.report).or_else(|error| {
+            // Not released yet: the next run for this kernel has to try again.
+            let reasons = vec![format!("the boot loader could not be updated: {error:#}")];
+            let critical = outcome.verdict.critical.clone();
+            Verdict::now(kernel, Standing::Pending, reasons, critical).store(&session.tree)?;
+            Err(error)
+        });
     }
     Ok(())
 }
@@ -315,11 +317,7 @@ pub fn grub_script(session: &Session) -> Result<()> {
         session.report.err("dkms: this grub-mkconfig writes to no file, so its default cannot be looked at");
         return Ok(());
     }
-    let block = fs_err::read(directory.join("grubenv")).unwrap_or_default();
-    let mut env = GrubEnv::parse(&block);
-    if let Some(custom) = files::read_if_there(&directory.join("custom.cfg"))? {
-        env = env.with_file("custom.cfg", &custom);
-    }
+    let env = next_boot::env(&session.tree, &directory, &so_far);
     // A held kernel stays held whatever is wrong with the policy.
     let policy = session.policy().unwrap_or_else(|error| {
         session.report.warning(format_args!("going on without the policy: {error:#}"));

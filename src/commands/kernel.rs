@@ -5,6 +5,7 @@ use anyhow::Result;
 
 use super::remove::unbuild_one;
 use super::session::Session;
+use crate::gate::bls;
 use crate::gate::verdict::Verdict;
 use crate::install::depmod_after_removal;
 use crate::kernel::KernelRelease;
@@ -32,7 +33,8 @@ pub fn kernel_gone(session: &Session, kernel: &KernelRelease) {
     let target = Target { kernel: kernel.clone(), arch: session.tree.arch.clone() };
     let removed = session.begin_changes().and_then(|()| prerm(session, &target));
     let forgotten = Verdict::forget(&session.tree, kernel);
-    if let Err(error) = removed.and(forgotten) {
+    let entries = bls::remove_held(&session.tree, kernel);
+    if let Err(error) = removed.and(forgotten).and(entries) {
         session.report.warning(format_args!("removing the modules of kernel {kernel}, ignoring: {error:#}"));
     }
 }

@@ -11,6 +11,7 @@ mod items;
 mod kernel;
 mod match_kernels;
 mod post_transaction;
+mod reboot_safe;
 mod remove;
 mod run;
 mod select;
@@ -41,6 +42,7 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::Version => session.report.line(format_args!("dkms-{}", crate::VERSION)),
         Action::Status { module, targets } => status::status(session, module.as_ref(), &targets)?,
         Action::Gate => gate::show(session)?,
+        Action::RebootSafe => return reboot_safe::reboot_safe(session),
         // Protocols have a front of their own.
         Action::Hook { .. } => {}
         Action::Add { module } => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::bls;
 use crate::kernel::KernelRelease;
 use crate::sys::files;
 use crate::sys::report::Report;
@@ -32,12 +33,14 @@ pub struct Loader {
 impl Loader {
     /// Whether what it boots next can be told from its files.
     pub fn can_be_foretold(&self) -> bool {
-        matches!(self.name, GRUB | BLS)
+        matches!(self.name, GRUB | GRUB_BLS | BLS)
     }
 }
 
 pub(super) const GRUB: &str = "GRUB";
 pub(super) const BLS: &str = "systemd-boot";
+/// GRUB that takes its entries from where systemd-boot does: Fedora's and its kin's.
+pub(super) const GRUB_BLS: &str = "GRUB (blscfg)";
 
 /// Loaders that we recognise by their files and have no hold for.
 const OTHERS: [(&str, &str); 6] = [
@@ -52,7 +55,11 @@ const OTHERS: [(&str, &str); 6] = [
 /// Finds this machine's boot loaders; empty if there is none that we know.
 pub fn detect(tree: &Tree) -> Vec<Loader> {
     let mut found = Vec::new();
-    if grub_cfg(tree).is_some() && (grub_tool(Tool::GrubMkconfig) || grub_tool(Tool::UpdateGrub)) {
+    let takes_entries = grub_takes_entries(tree);
+    if !takes_entries
+        && grub_cfg(tree).is_some()
+        && (grub_tool(Tool::GrubMkconfig) || grub_tool(Tool::UpdateGrub))
+    {
         let hold = files::is_executable(&tree.path(GRUB_SCRIPT));
         let how = if hold {
             format!("{GRUB_SCRIPT} asks for the default")
@@ -71,7 +78,8 @@ pub fn detect(tree: &Tree) -> Vec<Loader> {
             None => format!("kernel-install makes no entry in {entries}"),
             Some(plugin) => format!("the kernel-install plugin {plugin} is missing"),
         };
-        found.push(Loader { name: BLS, hold: missing.is_none(), how });
+        let name = if takes_entries { GRUB_BLS } else { BLS };
+        found.push(Loader { name, hold: missing.is_none(), how });
     }
     for (name, mark) in OTHERS {
         if files::exists(&tree.path(mark)) {
@@ -88,12 +96,17 @@ pub fn holds(tree: &Tree) -> bool {
     !loaders.is_empty() && loaders.iter().all(|loader| loader.hold)
 }
 
-/// Runs the boot loader update that was withheld while the kernel was held. No lock may be held.
-pub fn update(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()> {
+/// Gives a kernel that has become fit what it was denied: its held entries and the update of the
+/// boot loader. No lock may be held.
+pub fn release(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()> {
+    bls::put_back(tree, kernel)?;
+    if !holds(tree) {
+        return Ok(());
+    }
     for loader in detect(tree) {
         let run = match loader.name {
             GRUB => remake_menu(tree)?,
-            BLS => {
+            BLS | GRUB_BLS => {
                 let Some(image) = kernel_image(tree, kernel) else { continue };
                 let run = Run::new(Tool::KernelInstall)?.arg("add").arg(kernel).arg(image);
                 let initrd = tree.path(format!("/boot/initrd.img-{kernel}"));
@@ -108,13 +121,39 @@ pub fn update(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()
     Ok(())
 }
 
-/// Makes a menu anew that names a default, for a kernel that has become unfit: only then does the
-/// hold reach it. Entries that a loader finds by itself stay. No lock may be held.
-pub fn move_default(tree: &Tree, report: &Report) -> Result<()> {
+/// Keeps a kernel that has become unfit from being the default where it is in a menu already: GRUB
+/// is asked again, entries that a loader finds by itself are taken out. No lock may be held.
+/// `may_boot` tells of other kernels whether they are fit.
+pub fn withhold(
+    tree: &Tree,
+    kernel: &KernelRelease,
+    may_boot: &dyn Fn(&KernelRelease) -> bool,
+    report: &Report,
+) -> Result<()> {
+    shelve_entries(tree, kernel, may_boot, report)?;
     if detect(tree).iter().any(|loader| loader.name == GRUB && loader.hold)
         && let Some(run) = remake_menu(tree)?
     {
         shown(run, report)?;
+    }
+    Ok(())
+}
+
+/// Takes the entries that a loader finds by itself out of its menu for a kernel that is held.
+pub fn shelve_entries(
+    tree: &Tree,
+    kernel: &KernelRelease,
+    may_boot: &dyn Fn(&KernelRelease) -> bool,
+    report: &Report,
+) -> Result<()> {
+    match bls::hold(tree, kernel, may_boot)? {
+        bls::Shelved::NotThere => {}
+        bls::Shelved::Held(entries) => entries.iter().for_each(|entry| {
+            report.err(format_args!("dkms: the boot entry {} is held back", entry.display()));
+        }),
+        bls::Shelved::LastOne => report.err(format_args!(
+            "dkms: WARNING: kernel {kernel} stays in the boot menu: there is no other kernel to boot"
+        )),
     }
     Ok(())
 }
@@ -137,6 +176,11 @@ fn shown(run: Run, report: &Report) -> Result<()> {
 fn kernel_image(tree: &Tree, kernel: &KernelRelease) -> Option<PathBuf> {
     let beside_modules = tree.kernel_dir(kernel).join("vmlinuz");
     [beside_modules, tree.path(format!("/boot/vmlinuz-{kernel}"))].into_iter().find(|path| path.is_file())
+}
+
+pub(super) fn grub_takes_entries(tree: &Tree) -> bool {
+    let text = grub_cfg(tree).and_then(|cfg| files::read_if_there(&cfg).ok()?);
+    text.is_some_and(|text| text.lines().any(|line| line.trim() == "blscfg"))
 }
 
 /// The menu that GRUB reads.

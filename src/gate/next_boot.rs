@@ -96,20 +96,36 @@ fn of_bls(tree: &Tree) -> Option<NextBoot> {
 }
 
 fn of_grub(tree: &Tree) -> Option<NextBoot> {
-    let loader = loader::GRUB;
     let path = loader::grub_cfg(tree)?;
     let cfg = match files::read_if_there(&path) {
         Ok(cfg) => cfg?,
         Err(error) => return Some(unknown(format!("{error:#}"))),
     };
-    let directory = path.parent()?;
-    Some(match predict(&cfg, &env(tree, directory, &cfg)) {
+    let env = env(tree, path.parent()?, &cfg);
+    if let Some(next) = saved_entry(tree, &env) {
+        return Some(next);
+    }
+    let loader = loader::GRUB;
+    Some(match predict(&cfg, &env) {
         Prediction::Entry { kernel: Some(kernel), titles, .. } => {
             NextBoot::Kernel { kernel, title: titles.join(" > "), loader }
         }
         Prediction::Entry { titles, .. } => NextBoot::Other { title: titles.join(" > "), loader },
         Prediction::Unknown { why } => unknown(why),
     })
+}
+
+/// The entry that GRUB's blscfg takes, where grub2-set-default or Fedora's kernel-install plugin has
+/// saved one that is still there. Otherwise it is the first in an order of its own.
+fn saved_entry(tree: &Tree, env: &GrubEnv) -> Option<NextBoot> {
+    if !loader::grub_takes_entries(tree) {
+        return None;
+    }
+    let wanted =
+        ["next_entry", "saved_entry"].into_iter().filter_map(|name| env.get(name)).find(|id| !id.is_empty());
+    let id = format!("{}.conf", wanted?.to_lowercase());
+    let entry = Menu::read(tree)?.entries.into_iter().find(|entry| entry.id == id)?;
+    Some(NextBoot::Kernel { kernel: entry.kernel?, title: entry.title, loader: loader::GRUB_BLS })
 }
 
 /// What GRUB will find beside a grub.cfg with this text.
@@ -168,6 +184,11 @@ mod tests {
                     machine.entry("6.1");
                     machine.entry("6.12");
                 }
+                ("blscfg", saved) => {
+                    machine.write("boot/grub/grub.cfg", b"insmod blscfg\nblscfg\n");
+                    let block = format!("# GRUB Environment Block\nsaved_entry={saved}\n");
+                    machine.write("boot/grub/grubenv", block.as_bytes());
+                }
                 ("efi", "") => machine.write("sys/firmware/efi/fw_platform_size", b"64"),
                 ("efi", by) => machine.variable("LoaderInfo", by),
                 ("boot-next", _) => machine.write(&BOOT_NEXT[1..], &[7, 0, 0, 0, 1, 0]),
@@ -189,7 +210,10 @@ mod tests {
     #[case::both_and_one_has_booted("efi=systemd-boot grub=old sd-boot", "6.12 by systemd-boot")]
     #[case::both_and_the_other_has_booted("efi=GRUB grub=old sd-boot", "6.1 by GRUB")]
     #[case::another_has_booted("efi=rEFInd grub sd-boot", "unknown")]
-    #[case::entries_of_grub("efi grub entries", "6.12 by GRUB")]
+    #[case::entries_without_a_loader("efi grub entries", "6.12 by GRUB")]
+    #[case::entries_of_grub_saved("efi blscfg=m-6.1 entries", "6.1 by GRUB (blscfg)")]
+    #[case::entries_of_grub_not_saved("efi blscfg entries", "unknown")]
+    #[case::entries_of_grub_saved_and_gone("efi blscfg=m-5.10 entries", "unknown")]
     #[case::firmware_was_told("efi boot-next sd-boot", "unknown")]
     #[case::other_loader("grub extlinux", "unknown")]
     #[case::menu_not_mounted("efi=systemd-boot", "unknown")]

@@ -11,6 +11,7 @@ use super::{Event, announce, bring_up_to_date, holds_by_itself, target};
 use crate::commands::session::Session;
 use crate::commands::{Caller, kernel_gone, prove_installed, report_error};
 use crate::conf::policy::{Generator, OnFailure};
+use crate::gate::loader;
 use crate::gate::proof::Image;
 use crate::gate::verdict::Standing;
 use crate::initramfs;
@@ -82,9 +83,9 @@ fn build(session: &Session, kernel: KernelRelease) -> Result<u8> {
     if built_by_package_manager(session) {
         return look_again(session, kernel);
     }
-    match bring_up_to_date(session, &target(session, kernel), Caller::KernelInstallation)? {
+    match bring_up_to_date(session, &target(session, kernel.clone()), Caller::KernelInstallation)? {
         Event::Fine => Ok(0),
-        Event::Held => held(session),
+        Event::Held => held(session, &kernel),
     }
 }
 
@@ -105,7 +106,7 @@ fn look_again(session: &Session, kernel: KernelRelease) -> Result<u8> {
                 "dkms: kernel {} is held, no boot entry is made for it; dkms gate tells why.",
                 verdict.kernel
             ));
-            held(session)
+            held(session, &verdict.kernel)
         }
         _ => Ok(0),
     }
@@ -116,20 +117,29 @@ fn prove(session: &Session, kernel: KernelRelease, initrds: Vec<PathBuf>) -> Res
     match prove_installed(session, &target(session, kernel), &image)? {
         Some(verdict) if verdict.standing != Standing::Proven => {
             announce(session, &verdict)?;
-            held(session)
+            held(session, &verdict.kernel)
         }
         _ => Ok(0),
     }
 }
 
-/// A loud stop is for those who ask for it: it fails update-initramfs, and with it unrelated
-/// upgrades.
-fn held(session: &Session) -> Result<u8> {
-    Ok(match session.policy()?.on_failure {
+/// No entry is made; one that is there already is taken out of the menu. A loud stop is for those
+/// who ask for it: it fails update-initramfs, and with it unrelated upgrades.
+fn held(session: &Session, kernel: &KernelRelease) -> Result<u8> {
+    let policy = session.policy()?;
+    let code = match policy.on_failure {
         OnFailure::Auto | OnFailure::Hold => SKIP_LATER,
-        OnFailure::Warn => 0,
+        OnFailure::Warn => return Ok(0),
         OnFailure::Abort => 1,
-    })
+    };
+    let gate = session.gate(&policy);
+    let may_boot = |other: &KernelRelease| gate.may_boot(other);
+    if let Err(error) = loader::shelve_entries(&session.tree, kernel, &may_boot, &session.report) {
+        session
+            .report
+            .warning(format_args!("taking kernel {kernel} out of the boot menu, ignoring: {error:#}"));
+    }
+    Ok(code)
 }
 
 /// The images that are about to be published: those given, those staged by other plugins, and

@@ -16,13 +16,18 @@ use crate::commands::{self, Autoinstalled, Caller};
 use crate::conf::policy::OnFailure;
 use crate::failure::Failure;
 use crate::gate::verdict::{Standing, Verdict};
-use crate::gate::{is_off, loader};
+use crate::gate::{bls, is_off, loader};
 use crate::kernel::KernelRelease;
 use crate::module::Target;
 use crate::sys::root::Root;
 
 /// Carries out what a protocol asks for; the result is the exit code that the caller understands.
 pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
+    if is_off(&session.tree.root)
+        && let Err(error) = bls::put_back_all(&session.tree)
+    {
+        session.report.warning(format_args!("putting held boot entries back, ignoring: {error:#}"));
+    }
     match protocol {
         "kernel-install" => kernel_install::run(session, args),
         "debian" => debian::run(session, args),

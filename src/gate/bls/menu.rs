@@ -76,8 +76,9 @@ pub(in crate::gate) fn booted_by(tree: &Tree) -> Option<String> {
 /// `default` of a loader.conf; the last one counts.
 fn default_of(text: &str) -> Option<String> {
     let lines = text.lines().map(str::trim);
-    let value =
-        lines.filter_map(|line| line.strip_prefix("default")?.strip_prefix(char::is_whitespace)).last()?;
+    let value = lines
+        .filter_map(|line| line.strip_prefix("default")?.strip_prefix(char::is_whitespace))
+        .next_back()?;
     Some(value.trim().to_owned())
 }
 
