@@ -59,8 +59,6 @@ fn run(report: &Report, options: Options, action: Action) -> Result<u8> {
 
 /// A reader may die of a signal at any time; whoever changes something rolls back first.
 fn changes_something(action: &Action) -> bool {
-    !matches!(
-        action,
-        Action::Help | Action::Version | Action::Status { .. } | Action::Gate | Action::RebootSafe
-    )
+    let reads = matches!(action, Action::Help | Action::Version | Action::Status { .. } | Action::RebootSafe);
+    !reads && *action != Action::Gate { release: None }
 }

@@ -205,6 +205,7 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
     } else {
         None
     };
+    let release = if verb == Verb::Gate { release(&mut words, &targets)? } else { None };
     let mut archive = flags.archive.take();
     match verb {
         Verb::Add | Verb::Build | Verb::Install if module.is_none() => {
@@ -249,7 +250,7 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         Verb::KernelPrerm => Action::KernelPrerm { targets },
         // A hook that can be called was taken out before the options were read.
         Verb::Hook => return Err(no_protocol()),
-        Verb::Gate => Action::Gate,
+        Verb::Gate => Action::Gate { release },
         Verb::RebootSafe => Action::RebootSafe,
     })
 }
@@ -272,6 +273,19 @@ fn template(flags: &Flags) -> Result<(KernelRelease, Option<Arch>), Failure> {
     };
     let bad = |why| invalid("templatekernel", why);
     Ok((release.parse().map_err(bad)?, arch.map(Arch::new).transpose().map_err(bad)?))
+}
+
+/// The kernel of `gate release KERNEL` or `gate release -k KERNEL`.
+fn release(words: &mut Vec<&str>, targets: &TargetArgs) -> Result<Option<KernelRelease>, Failure> {
+    if words.first() != Some(&"release") {
+        return Ok(None);
+    }
+    words.remove(0);
+    match (targets.kernels.as_slice(), words.is_empty()) {
+        ([kernel], _) => Ok(Some(kernel.clone())),
+        ([], false) => words.remove(0).parse().map(Some).map_err(|why| invalid("kernel", why)),
+        _ => Err(Failure::ExactlyOneKernel { action: "gate release" }),
+    }
 }
 
 /// `hook` without the one word it needs.

@@ -147,7 +147,10 @@ pub enum Action {
         args: Vec<String>,
     },
     /// `gate`: show verdicts and holds.
-    Gate,
+    Gate {
+        /// `gate release KERNEL`: let this one boot.
+        release: Option<KernelRelease>,
+    },
     /// `reboot-safe`: which kernel boots next, and is it fit?
     RebootSafe,
     Version,

@@ -72,8 +72,15 @@ pub(super) fn show(session: &Session) -> Result<()> {
         for reason in reasons {
             report.line(format_args!("  {}", reason.replace('\n', "\n    ")));
         }
-        if *standing == Standing::Held {
-            report.line(format_args!("  Mend the cause, then run: dkms autoinstall -k {kernel}"));
+        match standing {
+            Standing::Held => {
+                report.line(format_args!("  Mend the cause, then run: dkms autoinstall -k {kernel}"));
+                report.line(format_args!("  To boot it all the same: dkms gate release {kernel} --force"));
+            }
+            Standing::Released => {
+                report.line("  It boots as it is, by dkms gate release, until its modules or images change");
+            }
+            Standing::Pending | Standing::Proven => {}
         }
     }
     for Loader { name, hold, how } in &loaders {
@@ -296,7 +303,7 @@ pub fn grub_script(session: &Session) -> Result<()> {
     // Without a verdict there is nothing to ask about, and most machines have none.
     // One that cannot be read is asked for again when its kernel's turn comes, and holds it then.
     let all_proven = |verdicts: Vec<Verdict>| {
-        verdicts.iter().all(|verdict| verdict.standing == Standing::Proven && !verdict.is_stale())
+        verdicts.iter().all(|verdict| verdict.standing.may_boot() && !verdict.is_stale())
     };
     if Verdict::all(&session.tree).is_ok_and(all_proven) {
         return Ok(());

@@ -12,6 +12,7 @@ mod kernel;
 mod match_kernels;
 mod post_transaction;
 mod reboot_safe;
+mod release;
 mod remove;
 mod run;
 mod select;
@@ -41,7 +42,8 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::Help => session.report.out(usage::text()),
         Action::Version => session.report.line(format_args!("dkms-{}", crate::VERSION)),
         Action::Status { module, targets } => status::status(session, module.as_ref(), &targets)?,
-        Action::Gate => gate::show(session)?,
+        Action::Gate { release: None } => gate::show(session)?,
+        Action::Gate { release: Some(kernel) } => return release::release(session, &kernel),
         Action::RebootSafe => return reboot_safe::reboot_safe(session),
         // Protocols have a front of their own.
         Action::Hook { .. } => {}

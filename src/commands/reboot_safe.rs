@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::run::critical;
 use super::session::Session;
 use crate::gate::next_boot::{NextBoot, foretell};
-use crate::gate::proof::prove;
 use crate::gate::verdict::Verdict;
 use crate::kernel::KernelRelease;
 use crate::module::Target;
@@ -120,6 +119,5 @@ fn lacking(session: &Session, kernel: &KernelRelease) -> Result<Vec<String>> {
     if critical.is_empty() {
         return Ok(Vec::new());
     }
-    let image = session.gate(&policy).image_now(kernel);
-    Ok(prove(&session.tree, kernel, &critical, &image)?.missing)
+    Ok(session.gate(&policy).look(kernel, &critical)?.missing)
 }

@@ -6,6 +6,7 @@ pub mod bls;
 pub mod grub;
 pub mod loader;
 pub mod next_boot;
+mod notices;
 pub mod proof;
 pub mod verdict;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::root::Root;
 use crate::tree::Tree;
-use proof::{Image, prove};
+use proof::{Image, Proof, prove};
 use verdict::{Critical, Standing, Verdict};
 
 /// Switches the gate off while it is there.
@@ -115,13 +116,15 @@ impl Gate<'_> {
     /// Returns what was known before.
     pub fn mark(&self, kernel: &KernelRelease, critical: &[Critical]) -> Result<Option<Standing>> {
         // One that cannot be read is replaced, and was as good as open.
-        let before = match Verdict::load(self.tree, kernel) {
-            Ok(verdict) => verdict.map(|verdict| verdict.standing),
-            Err(_) => Some(Standing::Pending),
+        let (before, released_from) = match Verdict::load(self.tree, kernel) {
+            Ok(Some(verdict)) => (Some(verdict.standing), verdict.released_from),
+            Ok(None) => (None, None),
+            Err(_) => (Some(Standing::Pending), None),
         };
         if !critical.is_empty() && !self.is_off() {
             let reasons = vec!["work for this kernel has begun and not ended".to_owned()];
-            Verdict::now(kernel, Standing::Pending, reasons, critical.to_vec()).store(self.tree)?;
+            let pending = Verdict::now(kernel, Standing::Pending, reasons, critical.to_vec());
+            pending.after(released_from).store(self.tree)?;
         }
         Ok(before)
     }
@@ -164,7 +167,11 @@ impl Gate<'_> {
         if standing == Standing::Held && self.policy.on_failure == OnFailure::Warn {
             Verdict::forget(self.tree, kernel)?;
         }
-        let verdict = Verdict::now(kernel, standing, reasons, critical.to_vec()).reached_from(proof.inputs);
+        let released_from =
+            Verdict::load(self.tree, kernel).ok().flatten().and_then(|known| known.released_from);
+        let verdict = Verdict::now(kernel, standing, reasons, critical.to_vec())
+            .reached_from(proof.inputs)
+            .after(released_from);
         if standing != Standing::Held || self.policy.on_failure != OnFailure::Warn {
             verdict.store(self.tree)?;
         }
@@ -179,7 +186,7 @@ impl Gate<'_> {
             return true;
         }
         match self.reprove(kernel) {
-            Ok(verdict) => verdict.is_none_or(|verdict| verdict.standing == Standing::Proven),
+            Ok(verdict) => verdict.is_none_or(|verdict| verdict.standing.may_boot()),
             Err(error) => {
                 self.report.warning(format_args!("looking at kernel {kernel} again, holding it: {error:#}"));
                 false
@@ -191,12 +198,12 @@ impl Gate<'_> {
     /// changed or gone since, and stores what has become of it. Returns what holds now.
     pub fn reprove(&self, kernel: &KernelRelease) -> Result<Option<Verdict>> {
         let Some(verdict) = Verdict::load(self.tree, kernel)? else { return Ok(None) };
-        let was_proven = verdict.standing == Standing::Proven;
-        if was_proven && !verdict.is_stale() {
+        let was_fit = verdict.standing.may_boot();
+        if was_fit && !verdict.is_stale() {
             return Ok(Some(verdict));
         }
-        let proof = prove(self.tree, kernel, &verdict.critical, &self.image_now(kernel))?;
-        let (standing, reasons) = match (proof.missing.is_empty(), was_proven) {
+        let proof = self.look(kernel, &verdict.critical)?;
+        let (standing, reasons) = match (proof.missing.is_empty(), was_fit) {
             (true, _) => (Standing::Proven, Vec::new()),
             (false, true) => (Standing::Held, proof.missing),
             // The run that left it so had more to say.
@@ -205,6 +212,11 @@ impl Gate<'_> {
         let verdict = Verdict::now(kernel, standing, reasons, verdict.critical).reached_from(proof.inputs);
         verdict.store(self.tree)?;
         Ok(Some(verdict))
+    }
+
+    /// Looks at what is there for a kernel now. Stores nothing.
+    pub fn look(&self, kernel: &KernelRelease, critical: &[Critical]) -> Result<Proof> {
+        prove(self.tree, kernel, critical, &self.image_now(kernel))
     }
 
     /// What the initramfs has to be if nobody makes it after us: a module that the machine needs to

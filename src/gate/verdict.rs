@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::notices;
 use crate::kernel::KernelRelease;
 use crate::sys::files;
 use crate::tree::Tree;
@@ -22,6 +23,15 @@ pub enum Standing {
     Proven,
     /// Something that the machine needs to boot is missing.
     Held,
+    /// The same, and an administrator lets it boot as it is.
+    Released,
+}
+
+impl Standing {
+    /// Whether a kernel that stands so may become the default.
+    pub fn may_boot(self) -> bool {
+        matches!(self, Self::Proven | Self::Released)
+    }
 }
 
 impl std::fmt::Display for Standing {
@@ -30,6 +40,7 @@ impl std::fmt::Display for Standing {
             Self::Pending => "pending",
             Self::Proven => "proven",
             Self::Held => "held",
+            Self::Released => "released",
         })
     }
 }
@@ -79,6 +90,9 @@ pub struct Verdict {
     /// The files that it stands and falls with.
     #[serde(default)]
     pub inputs: Vec<Input>,
+    /// What the files were when an administrator released the kernel: it holds until they change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_from: Option<Vec<Input>>,
     /// When it was reached, RFC 3339 in UTC.
     pub time: String,
 }
@@ -100,7 +114,30 @@ impl Verdict {
         critical: Vec<Critical>,
     ) -> Self {
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        Self { kernel: kernel.clone(), standing, reasons, critical, inputs: Vec::new(), time }
+        Self {
+            kernel: kernel.clone(),
+            standing,
+            reasons,
+            critical,
+            inputs: Vec::new(),
+            released_from: None,
+            time,
+        }
+    }
+
+    /// As an administrator's earlier release has it: a kernel that would be held from the same files
+    /// is let go.
+    pub fn after(self, earlier: Option<Vec<Input>>) -> Self {
+        let held_again = self.standing == Standing::Held && earlier.as_ref() == Some(&self.inputs);
+        let standing = if held_again { Standing::Released } else { self.standing };
+        let released_from = earlier.filter(|_| matches!(standing, Standing::Released | Standing::Pending));
+        Self { standing, released_from, ..self }
+    }
+
+    /// Released as it is by an administrator.
+    pub fn released(self) -> Self {
+        let released_from = Some(self.inputs.clone());
+        Self { standing: Standing::Released, released_from, ..self }
     }
 
     /// With the files that it was reached from.
@@ -153,11 +190,13 @@ impl Verdict {
     pub fn store(&self, tree: &Tree) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).context("writing down a verdict")?;
         text.push('\n');
-        files::write_atomically(&path(tree, &self.kernel), text.as_bytes(), 0o644)
+        files::write_atomically(&path(tree, &self.kernel), text.as_bytes(), 0o644)?;
+        notices::refresh(tree)
     }
 
     /// Forgets a kernel.
     pub fn forget(tree: &Tree, kernel: &KernelRelease) -> Result<()> {
-        files::remove(&path(tree, kernel))
+        files::remove(&path(tree, kernel))?;
+        notices::refresh(tree)
     }
 }

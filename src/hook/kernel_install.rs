@@ -115,7 +115,7 @@ fn look_again(session: &Session, kernel: KernelRelease) -> Result<u8> {
 fn prove(session: &Session, kernel: KernelRelease, initrds: Vec<PathBuf>) -> Result<u8> {
     let image = image(session, &kernel, initrds)?;
     match prove_installed(session, &target(session, kernel), &image)? {
-        Some(verdict) if verdict.standing != Standing::Proven => {
+        Some(verdict) if !verdict.standing.may_boot() => {
             announce(session, &verdict)?;
             held(session, &verdict.kernel)
         }
