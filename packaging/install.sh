@@ -48,9 +48,12 @@ done
 program hooks/grub/zz_dkms /etc/grub.d/zz_dkms
 settings hooks/etc/framework.conf /etc/dkms/framework.conf
 install -d -m 755 "$dest/etc/dkms/framework.conf.d" "$dest/etc/dkms/policy.d" "$dest/var/lib/dkms"
+[ "$family" != arch ] || program hooks/initcpio/post/dkms "$prefix/lib/initcpio/post/dkms"
 if [ "$family" = debian ]; then
     for hook in hooks/kernel/*/dkms; do
         program "$hook" "/etc/${hook#hooks/}"
     done
+    program hooks/initramfs/post-update.d/dkms /etc/initramfs/post-update.d/dkms
+    data apt/99dkms /etc/apt/apt.conf.d/99dkms
 fi
 echo "installed for $family${dest:+ below $dest}"

@@ -20,7 +20,9 @@ const EVERYWHERE: [&str; 8] = [
     "BINARY",
 ];
 
-const DEBIAN: [&str; 4] = [
+const DEBIAN: [&str; 6] = [
+    "etc/initramfs/post-update.d/dkms",
+    "etc/apt/apt.conf.d/99dkms",
     "etc/kernel/header_postinst.d/dkms",
     "etc/kernel/postinst.d/dkms",
     "etc/kernel/preinst.d/dkms",
@@ -35,7 +37,7 @@ fn repository() -> &'static Path {
 fn install(dest: &Path, family: &str) -> std::process::Output {
     let tree = dest.join("repository");
     fs_err::create_dir_all(tree.join("build")).unwrap();
-    let parts = ["packaging", "hooks", "install.d"];
+    let parts = ["packaging", "hooks", "install.d", "apt"];
     let copied = Command::new("cp").arg("-r").args(parts).arg(&tree).current_dir(repository()).status();
     assert!(copied.unwrap().success());
     fs_err::write(tree.join("build/dkms"), "#!/bin/sh\n").unwrap();
@@ -55,7 +57,7 @@ fn files(directory: &Path) -> BTreeSet<String> {
 #[rstest]
 #[case::debian("debian", "usr/sbin/dkms", &DEBIAN)]
 #[case::redhat("redhat", "usr/sbin/dkms", &[])]
-#[case::arch("arch", "usr/bin/dkms", &[])]
+#[case::arch("arch", "usr/bin/dkms", &["usr/lib/initcpio/post/dkms"])]
 #[case::clear("clear", "usr/sbin/dkms", &[])]
 fn each_family_gets_its_files(#[case] family: &str, #[case] binary: &str, #[case] own: &[&str]) {
     let dest = tempfile::tempdir().unwrap();
@@ -99,6 +101,8 @@ fn every_hook_is_inert_without_the_binary() {
         .unwrap();
     let hooks = String::from_utf8(hooks.stdout).unwrap();
     assert!(hooks.lines().count() >= 9, "{hooks}");
+    let apt = fs_err::read_to_string(repository().join("apt/99dkms")).unwrap();
+    assert!(apt.contains("[ ! -x /usr/sbin/dkms ] ||"), "{apt}");
     for hook in hooks.lines() {
         let text = fs_err::read_to_string(repository().join(hook)).unwrap();
         // The path is absolute, so that only reading can tell on a machine that has a dkms.

@@ -297,6 +297,26 @@ pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
     Ok(())
 }
 
+/// An image has changed without us: the kernel is looked at again, and the boot loader is told of
+/// what has become of it. `updated_after_us` says that somebody updates the boot loader anyway.
+pub fn look_again(session: &Session, kernel: &KernelRelease, updated_after_us: bool) -> Result<()> {
+    let policy = session.policy()?;
+    let gate = session.gate(&policy);
+    let Some(before) = Verdict::load(&session.tree, kernel)?.map(|verdict| verdict.standing) else {
+        return Ok(());
+    };
+    let Some(verdict) = gate.reprove(kernel)? else { return Ok(()) };
+    let outcome = Outcome { verdict, before: Some(before) };
+    if gate.is_off() || policy.on_failure == OnFailure::Warn {
+        return Ok(());
+    }
+    if before.may_boot() && !outcome.verdict.standing.may_boot() {
+        gate.announce(&outcome.verdict);
+        deny(session, kernel, &outcome);
+    }
+    if updated_after_us { Ok(()) } else { release(session, kernel, &outcome) }
+}
+
 /// GRUB's question, asked by a script that sorts last in /etc/grub.d while standard output is the
 /// new grub.cfg: prints what keeps the default on a kernel that may boot, if anything has to.
 pub fn grub_script(session: &Session) -> Result<()> {

@@ -29,7 +29,7 @@ use crate::sys::signals;
 use session::Session;
 
 pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled};
-pub use gate::{grub_script, hold_unproven, mark_booted, mark_pending, prove_installed};
+pub use gate::{grub_script, hold_unproven, look_again, mark_booted, mark_pending, prove_installed};
 pub use install::install_one;
 pub use items::Done;
 pub use kernel::kernel_gone;

@@ -2,9 +2,11 @@
 //! What package managers and boot loaders call, one file per protocol: argv and environment to an
 //! event, a verdict to that protocol's exit code. Builds nothing itself.
 
+mod apt;
 mod boot;
 mod debian;
 mod grub;
+mod image;
 mod kernel_install;
 mod package;
 
@@ -29,6 +31,8 @@ pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         session.report.warning(format_args!("putting held boot entries back, ignoring: {error:#}"));
     }
     match protocol {
+        "apt" => apt::run(session, args),
+        "image" => image::run(session, args),
         "kernel-install" => kernel_install::run(session, args),
         "debian" => debian::run(session, args),
         "grub" => grub::run(session),
@@ -36,7 +40,7 @@ pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),
         _ => bail!(
-            "unknown hook protocol '{protocol}'; known are: kernel-install, debian, grub, boot, autoinstaller, \
+            "unknown hook protocol '{protocol}'; known are: apt, image, kernel-install, debian, grub, boot, autoinstaller, \
              common-postinst"
         ),
     }

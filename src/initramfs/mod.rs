@@ -2,6 +2,8 @@
 //! Initial RAM file systems: which generator this system has, running it once for a kernel, and
 //! finding a kernel's image. Does not decide on the boot.
 
+mod space;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +17,9 @@ use crate::tree::Tree;
 
 /// Where boot loaders' partitions are mounted (Boot Loader Specification, "Mount Points").
 const BOOT_PARTITIONS: [&str; 3] = ["/boot", "/efi", "/boot/efi"];
+
+/// Set for a generator that we run, and for the hooks that it calls.
+pub const BY_US: &str = "DKMS_REMAKES_INITRAMFS";
 
 /// The generator to use: the policy's, else the first one that is installed.
 pub fn generator(wish: Generator) -> Option<Tool> {
@@ -38,8 +43,10 @@ pub fn remake(tree: &Tree, kernel: &KernelRelease, wish: Generator, report: &Rep
     let Some(tool) = generator(wish) else {
         bail!("no initramfs generator is installed (update-initramfs, dracut, mkinitcpio, booster)")
     };
-    let image = images(tree, kernel).into_iter().next();
-    let run = Run::new(tool)?;
+    let images = images(tree, kernel);
+    space::check(tree, kernel, &images)?;
+    let image = images.into_iter().next();
+    let run = Run::new(tool)?.env(BY_US, "1");
     let run = match tool {
         // -u refuses a kernel that has no image yet (update-initramfs(8)).
         Tool::UpdateInitramfs => run.arg(if image.is_some() { "-u" } else { "-c" }).arg("-k").arg(kernel),
