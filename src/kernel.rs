@@ -31,21 +31,30 @@ pub struct BadName {
 }
 
 impl BadName {
+    /// The longest name, in bytes: two of them, and what is staged beside the result, have to fit
+    /// into one file name (NAME_MAX, 255).
+    const LONGEST: usize = 100;
+
     pub(crate) fn check(what: &'static str, word: &str) -> Result<(), Self> {
         let bad = word.is_empty()
+            || word.len() > Self::LONGEST
             || word == "."
             || word == ".."
             || word.starts_with('-')
             || word.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control());
-        if bad {
-            return Err(Self { what, word: word.to_owned() });
-        }
-        Ok(())
+        if bad { Err(Self::of(what, word)) } else { Ok(()) }
+    }
+
+    pub(crate) fn of(what: &'static str, word: &str) -> Self {
+        Self { what, word: word.to_owned() }
     }
 }
 
 impl fmt::Display for BadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.word.len() > Self::LONGEST {
+            return write!(f, "A {} of {} characters is too long", self.what, self.word.chars().count());
+        }
         write!(f, "'{}' is not a valid {}", self.word.escape_debug(), self.what)
     }
 }

@@ -18,10 +18,17 @@ pub struct ModuleId {
 }
 
 impl ModuleId {
-    /// Fails if either word cannot be one directory's name.
+    /// Fails if either word cannot be one directory's name, or is what dkms or we call something
+    /// else in that place (`M/original_module`, `M/kernel-K-A`, `.hooks`).
     pub fn new(name: &str, version: &str) -> Result<Self, BadName> {
         BadName::check("module name", name)?;
         BadName::check("module version", version)?;
+        if name.starts_with('.') {
+            return Err(BadName::of("module name", name));
+        }
+        if version.starts_with('.') || version.starts_with("kernel-") || version == "original_module" {
+            return Err(BadName::of("module version", version));
+        }
         Ok(Self { name: name.to_owned(), version: version.to_owned() })
     }
 
@@ -106,5 +113,31 @@ impl fmt::Display for State {
             Self::Installed => f.write_str("installed"),
             Self::InstalledWeak { from } => write!(f, "installed-weak from {from}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::usual("v4l2loopback", "0.12.7+dfsg~1", true)]
+    #[case::parts_of_a_path("a/b", "1.0", false)]
+    #[case::parent("foo", "..", false)]
+    #[case::option("-foo", "1.0", false)]
+    #[case::two_words("foo", "1 0", false)]
+    #[case::nothing("", "1.0", false)]
+    #[case::our_own(".hooks", "1.0", false)]
+    #[case::hidden("foo", ".1", false)]
+    #[case::originals("foo", "original_module", false)]
+    #[case::active_link("foo", "kernel-6.1-x86_64", false)]
+    #[case::long(&"x".repeat(101), "1.0", false)]
+    fn names_are_those_of_directories_that_nobody_else_has(
+        #[case] name: &str,
+        #[case] version: &str,
+        #[case] good: bool,
+    ) {
+        assert_eq!(ModuleId::new(name, version).is_ok(), good);
     }
 }

@@ -101,6 +101,12 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
 }
 
+/// An assignment that bash refused and went on after, as it said on standard error: what the conf
+/// wanted is not what it came to.
+pub fn refused(errors: &str) -> Option<&str> {
+    errors.lines().find(|line| line.ends_with(": bad array subscript"))
+}
+
 /// Reads what the script printed. Associative arrays are left out.
 ///
 /// Fails if a file is no valid shell, ended the shell (`exit`, `${NAME:?}`) or bash was stopped
@@ -131,7 +137,7 @@ pub fn parse(output: &[u8]) -> Result<Variables> {
         }
     }
     match file {
-        Some(file) => bail!("bash ended while it was evaluating {file}"),
+        Some(file) => bail!("bash ended while it was evaluating {file}, as if that had called exit"),
         None => bail!("bash ended before it had evaluated anything"),
     }
 }
@@ -161,6 +167,15 @@ mod tests {
         let vars = parse(b"begin\0/a\0var\0A\x000\0x\ny\0var\0A\x003\0\0var\0M\0key\0v\0end\0").unwrap();
         assert_eq!(vars.elements("A").collect::<Vec<_>>(), [(0, "x\ny"), (3, "")]);
         assert_eq!(vars.max_index("M"), None);
+    }
+
+    #[test]
+    fn an_assignment_that_bash_refused_is_found() {
+        assert_eq!(
+            refused("noise\n/a: line 2: X[-1]: bad array subscript\n"),
+            Some("/a: line 2: X[-1]: bad array subscript")
+        );
+        assert_eq!(refused("/a: line 2: nosuch: command not found\n"), None);
     }
 
     #[rstest]

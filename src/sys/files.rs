@@ -6,9 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fs_err as fs;
-use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, UtimensatFlags, stat, utimensat};
 use nix::sys::time::TimeSpec;
 
 /// Held by those who have a file open for writing that may be run afterwards, and taken whole while
@@ -59,6 +60,23 @@ pub fn read_if_there(path: &Path) -> Result<Option<String>> {
         )),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The text of a file that has to be a regular one, or nothing if there is no such file: a pipe or a
+/// device might never end. `/dev/null`, by which one masks a file, is empty.
+pub fn read_regular_if_there(path: &Path) -> Result<Option<String>> {
+    let about = match stat(path) {
+        Ok(about) => about,
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("looking at {}", path.display())),
+    };
+    match SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => read_if_there(path),
+        SFlag::S_IFCHR if stat("/dev/null").is_ok_and(|null| null.st_rdev == about.st_rdev) => {
+            Ok(Some(String::new()))
+        }
+        _ => bail!("{} is no regular file", path.display()),
     }
 }
 
@@ -125,7 +143,15 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 pub fn remove(path: &Path) -> Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Ok(meta) => meta.file_type(),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        // A name that is too long never was one of anything.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
+            ) =>
+        {
+            return Ok(());
+        }
         Err(error) => return Err(error.into()),
     };
     if kind.is_dir() {
@@ -196,6 +222,32 @@ mod tests {
         let meta = fs::metadata(to.join("sub/run")).unwrap();
         assert_eq!((meta.mode() & 0o777, meta.mtime()), (0o750, 1_000_000));
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("nowhere"));
+    }
+
+    #[test]
+    fn only_what_ends_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), "text").unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for (name, target) in [("null", "/dev/null"), ("zero", "/dev/zero"), ("circle", "circle")] {
+            fs_err::os::unix::fs::symlink(target, path(name)).unwrap();
+        }
+        let read = |name: &str| read_regular_if_there(&path(name));
+        assert_eq!(read("file").unwrap().as_deref(), Some("text"));
+        assert_eq!(read("null").unwrap().as_deref(), Some(""));
+        assert_eq!(read("nothing").unwrap(), None);
+        assert_eq!(read("circle").unwrap(), None);
+        for name in ["directory", "pipe", "zero"] {
+            assert!(read(name).unwrap_err().to_string().ends_with("is no regular file"));
+        }
+    }
+
+    #[test]
+    fn removing_what_cannot_be_there_is_fine() {
+        remove(Path::new("/nonexistent/file")).unwrap();
+        remove(&Path::new("/tmp").join("x".repeat(300))).unwrap();
     }
 
     #[test]

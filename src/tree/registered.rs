@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::Tree;
 use crate::conf::directives::{self, ModuleConf};
@@ -59,28 +59,36 @@ impl Tree {
         target: Option<&Target>,
         scope: &Scope,
     ) -> Result<Loaded> {
-        let Some(text) = files::read_if_there(conf)? else {
+        let unusable = |error: anyhow::Error| {
+            let problems = vec![format!("dkms.conf: Error! {error:#}.")];
+            Failure::BadConf { path: conf.display().to_string(), problems }
+        };
+        let Some(text) = files::read_regular_if_there(conf).map_err(unusable)? else {
             return Err(Failure::ConfMissing { path: conf.display().to_string() }.into());
         };
         let mut sources = Vec::new();
         if let Some(path) = scope.build_environment.as_deref() {
             let kernel = target.map_or("", |target| target.kernel.as_str());
             let path = self.path(crate::conf::framework::late(path, kernel));
-            sources.extend(read_conf(&path)?);
+            sources.extend(read_conf(&path).map_err(unusable)?);
         }
         sources.push(ConfFile { path: conf.to_owned(), text });
         if let Some(id) = id {
             for name in override_names(id, target) {
-                sources.extend(read_conf(&self.path("/etc/dkms").join(name))?);
+                sources.extend(read_conf(&self.path("/etc/dkms").join(name)).map_err(unusable)?);
             }
         }
-        let bad = |problems| Failure::BadConf { path: conf.display().to_string(), problems };
-        let mut variables = evaluate(&self.variables(id, target, scope), &sources)
-            .map_err(|error| bad(vec![format!("dkms.conf: Error! {error:#}.")]))?;
+        let (mut variables, said) =
+            evaluate(&self.variables(id, target, scope), &sources).map_err(unusable)?;
         for (name, value) in &scope.directives {
             set_directive(&mut variables, name, value);
         }
-        let conf = directives::read(&variables, &conf.display().to_string()).map_err(bad)?;
+        let path = conf.display().to_string();
+        // What bash said in passing may well be the reason for what is missing now.
+        let conf = directives::read(&variables, &path).map_err(|missing| {
+            let problems = said.lines().map(str::to_owned).chain(missing).collect();
+            Failure::BadConf { path, problems }
+        })?;
         Ok(Loaded { conf, variables })
     }
 
@@ -137,13 +145,14 @@ fn set_directive(variables: &mut Variables, name: &str, value: &str) {
 }
 
 fn read_conf(path: &Path) -> Result<Option<ConfFile>> {
-    Ok(files::read_if_there(path)?.map(|text| ConfFile { path: path.to_owned(), text }))
+    Ok(files::read_regular_if_there(path)?.map(|text| ConfFile { path: path.to_owned(), text }))
 }
 
-/// Evaluates files one after the other, in this process if all of them are plain.
-fn evaluate(scope: &Variables, files: &[ConfFile]) -> Result<Variables> {
+/// Evaluates files one after the other, in this process if all of them are plain. With the variables
+/// comes what the files, or bash, said to standard error.
+fn evaluate(scope: &Variables, files: &[ConfFile]) -> Result<(Variables, String)> {
     match plain::evaluate(scope, files) {
-        Plain::Evaluated(variables) => Ok(variables),
+        Plain::Evaluated(variables) => Ok((variables, String::new())),
         Plain::NeedsShell { .. } => {
             let ended = Run::new(Tool::Bash)?
                 .clean_environment()
@@ -152,14 +161,15 @@ fn evaluate(scope: &Variables, files: &[ConfFile]) -> Result<Variables> {
                 .args(shell::arguments(scope, files))
                 .limit(Some(SHELL_LIMIT))
                 .end(Output::Apart)?;
-            shell::parse(&ended.output).map_err(|error| {
-                let said = String::from_utf8_lossy(&ended.errors);
-                let late = if ended.timed_out() { " (it took longer than a minute)" } else { "" };
-                match said.trim() {
-                    "" => error.context(format!("evaluating a configuration{late}")),
-                    said => anyhow::anyhow!("{error}{late}: {said}"),
-                }
-            })
+            let said = String::from_utf8_lossy(&ended.errors).into_owned();
+            if let Some(complaint) = shell::refused(&said) {
+                bail!("{complaint}");
+            }
+            let late = if ended.timed_out() { " (it took longer than a minute)" } else { "" };
+            let separator = if said.trim().is_empty() { "" } else { ": " };
+            let variables = shell::parse(&ended.output)
+                .map_err(|error| anyhow::anyhow!("{error}{late}{separator}{}", said.trim()))?;
+            Ok((variables, said))
         }
     }
 }
@@ -173,7 +183,8 @@ pub fn framework(root: &Root) -> Result<Framework> {
     }
     let mut scope = Variables::new();
     scope.set("kernelver", LATE_KERNELVER);
-    evaluate(&scope, &sources).map(|variables| Framework::read(&variables)).context("reading framework.conf")
+    let (variables, _) = evaluate(&scope, &sources).context("reading framework.conf")?;
+    Ok(Framework::read(&variables))
 }
 
 /// Reads the policy: what packages bring, then what the administrator says.
