@@ -128,6 +128,7 @@ pub enum Failure {
     NotLoadable {
         file: String,
         why: String,
+        log: String,
     },
     PatchMissing {
         patch: String,
@@ -139,6 +140,7 @@ pub enum Failure {
     PatchFailed {
         patch: String,
         log: String,
+        first_error: Option<String>,
     },
     Excluded {
         conf: String,
@@ -179,6 +181,8 @@ pub enum Failure {
     Script {
         name: &'static str,
         code: u8,
+        log: String,
+        first_error: Option<String>,
     },
     PreInstallFailed,
     Autoinstall,
@@ -225,6 +229,33 @@ impl Failure {
             Script { code, .. } => *code,
         }
     }
+
+    /// The log that says more, in a build directory: the next build of the module takes it away.
+    pub fn log(&self) -> Option<&str> {
+        use Failure::*;
+        match self {
+            BuildFailed { log, .. } | ResultMissing { log, .. } | NotLoadable { log, .. } => Some(log),
+            PatchFailed { log, .. } | Script { log, .. } => Some(log),
+            _ => None,
+        }
+    }
+
+    /// The line of the log that tells why.
+    pub fn first_error(&self) -> Option<&str> {
+        use Failure::*;
+        match self {
+            BuildFailed { first_error, .. }
+            | PatchFailed { first_error, .. }
+            | Script { first_error, .. } => first_error.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// Where to read on, and what to look for there.
+fn consult(f: &mut fmt::Formatter<'_>, log: &str, first_error: Option<&str>) -> fmt::Result {
+    let first_error = first_error.unwrap_or("none, nothing there says why");
+    write!(f, "\nConsult {log} for more information.\nThe first error in it: {first_error}")
 }
 
 impl fmt::Display for Failure {
@@ -327,8 +358,8 @@ impl fmt::Display for Failure {
                 advice.as_ref().map_or(Ok(()), |advice| write!(f, "\n{advice}"))
             }
             BuildFailed { target, log, first_error } => {
-                write!(f, "Bad return status for module build on kernel: {target}\nConsult {log} for more information.")?;
-                first_error.as_ref().map_or(Ok(()), |line| write!(f, "\nThe first error in it: {line}"))
+                write!(f, "Bad return status for module build on kernel: {target}")?;
+                consult(f, log, first_error.as_deref())
             }
             ResultMissing { file, target, log } => write!(
                 f,
@@ -336,15 +367,17 @@ impl fmt::Display for Failure {
                  Make sure the name and location of the generated module are correct,\n\
                  or consult {log} for more information."
             ),
-            NotLoadable { file, why } => write!(f, "The kernel would not load {file}.\n{why}"),
+            NotLoadable { file, why, log } => {
+                write!(f, "The kernel would not load {file}.\n{why}.\nConsult {log} for how it was built.")
+            }
             PatchMissing { patch, directory } => {
                 write!(f, "Patch {patch} as specified in dkms.conf cannot be\nfound in {directory}.")
             }
             PatchLeaves { patch } => write!(f, "Patch {patch} as specified in dkms.conf contains '..' path component."),
-            PatchFailed { patch, log } => write!(
-                f,
-                "Application of patch {patch} failed.\nConsult {log} for more information."
-            ),
+            PatchFailed { patch, log, first_error } => {
+                write!(f, "Application of patch {patch} failed.")?;
+                consult(f, log, first_error.as_deref())
+            }
             Excluded { conf, id } => write!(
                 f,
                 "The {conf}\nfor module {id} includes BUILD_EXCLUSIVE directives\n\
@@ -378,7 +411,10 @@ impl fmt::Display for Failure {
                 "Problems with depmod detected for kernel {kernel}. The modules are back to what they were before.\n\
                  Run depmod -a {kernel} by hand to see why."
             ),
-            Script { name, code } => write!(f, "The {name} script failed with status {code}."),
+            Script { name, code, log, first_error } => {
+                write!(f, "The {name} script failed with status {code}.")?;
+                consult(f, log, first_error.as_deref())
+            }
             PreInstallFailed => f.write_str("pre_install failed, aborting install.\nYou may override by specifying --force."),
             Autoinstall => f.write_str(
                 "One or more modules failed to install during autoinstall.\n\

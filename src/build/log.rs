@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! make.log: everything that the steps of a build said, in dkms's layout, and the first real
-//! error line in it.
+//! make.log: everything that the steps of a build said, in dkms's layout. Which line of it tells
+//! why a build failed is known in `cause`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,12 @@ use std::time::Instant;
 use anyhow::Result;
 use fs_err::{File, OpenOptions};
 
+use super::cause::first_error;
 use crate::module::{ModuleId, Target};
 use crate::sys::files;
 use crate::sys::tools::{Ended, Output, Run};
+
+const TOO_LONG: &str = "it took longer than [build] timeout allows";
 
 /// The log of one build.
 #[derive(Debug)]
@@ -50,15 +53,19 @@ impl MakeLog {
         let ended = run.end(Output::Log(&self.file))?;
         let seconds = begun.elapsed().as_secs();
         if ended.timed_out() {
-            writeln!(self.file, "\n# ended: it took longer than [build] timeout allows")?;
+            writeln!(self.file, "\n# ended: {TOO_LONG}")?;
         }
         let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        writeln!(
+        let noted = writeln!(
             self.file,
             "\n# exit code: {}\n# elapsed time: {hours:02}:{minutes:02}:{seconds:02}\n{}",
             ended.code(),
             "-".repeat(64)
-        )?;
+        );
+        // A full disk ends the program and the log alike, and the program's end says more.
+        if ended.success() {
+            noted?;
+        }
         Ok(ended)
     }
 
@@ -67,31 +74,24 @@ impl MakeLog {
         Ok(writeln!(&mut &self.file, "\n{text}")?)
     }
 
-    /// The first line that tells why the build failed, shortened to what fits a message.
-    pub fn first_error(&self) -> Option<String> {
+    /// Why the last step failed, from what it said: one line, shortened to what fits a message.
+    pub fn first_error(&self, ended: &Ended) -> Option<String> {
+        if ended.timed_out() {
+            return Some(TOO_LONG.to_owned());
+        }
         let text = fs_err::read(self.file.path()).ok()?;
-        first_error(&String::from_utf8_lossy(&text)).map(|line| line.chars().take(200).collect())
+        let line = first_error(&String::from_utf8_lossy(&text)).or_else(|| self.full_disk())?;
+        // A log is not to play tricks on the terminal of whoever reads the message.
+        let line = console::strip_ansi_codes(&line);
+        Some(line.chars().filter(|char| !char.is_control()).take(200).collect())
     }
-}
 
-/// Finds the first line by which compilers, modpost, make and shells name a cause, not one of
-/// the lines by which make merely passes a failure on.
-fn first_error(log: &str) -> Option<&str> {
-    const CAUSES: [&str; 9] = [
-        ": error: ",
-        ": fatal error: ",
-        "ERROR: modpost: ",
-        "No rule to make target",
-        ": command not found",
-        ": not found",
-        "undefined reference",
-        "No such file or directory",
-        "Error! ",
-    ];
-    let lines = || log.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    lines()
-        .find(|line| CAUSES.iter().any(|cause| line.contains(cause)))
-        .or_else(|| lines().find(|line| line.starts_with("make") && line.contains("***")))
+    /// Where there is no space left the log may lack just the line that says so.
+    fn full_disk(&self) -> Option<String> {
+        let directory = self.file.path().parent()?;
+        let left = nix::sys::statvfs::statvfs(directory).ok()?.blocks_available();
+        (left == 0).then(|| format!("no space left on the file system of {}", directory.display()))
+    }
 }
 
 /// The time as date(1) prints it in the C locale, in UTC.
@@ -102,21 +102,7 @@ fn date() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case::compiler(
-        "# command: x\n  CC foo.o\nfoo.c:3:5: error: unknown type\nmake: *** [x] Error 2\n",
-        "foo.c:3:5: error: unknown type"
-    )]
-    #[case::modpost(
-        "ERROR: modpost: \"gone\" [foo.ko] undefined!\n",
-        "ERROR: modpost: \"gone\" [foo.ko] undefined!"
-    )]
-    #[case::only_make("make: *** [Makefile:2: all] Error 1\n", "make: *** [Makefile:2: all] Error 1")]
-    fn the_cause_comes_before_what_follows_from_it(#[case] log: &str, #[case] want: &str) {
-        assert_eq!(first_error(log), Some(want));
-    }
+    use crate::sys::tools::Tool;
 
     #[test]
     fn a_log_that_is_a_link_is_not_followed() {
@@ -133,7 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_without_errors_has_none() {
-        assert_eq!(first_error("# error: in a comment\n  LD foo.ko\n"), None);
+    fn the_error_of_a_message_is_one_plain_short_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = MakeLog::create(&dir.path().join("make.log")).unwrap();
+        let script = "printf 'a.c:1:1: \\033[31merror: \\033[0m\\a%0300d' 7; exit 1";
+        let ended =
+            log.step("Building", "make", Run::new(Tool::Bash).unwrap().arg("-c").arg(script)).unwrap();
+        let line = log.first_error(&ended).unwrap();
+        assert!(line.starts_with("a.c:1:1: error: 000"), "{line:?}");
+        assert_eq!(line.chars().count(), 200);
     }
 }

@@ -2,6 +2,7 @@
 //! Turns a module's source into verified files kept in the dkms tree: prepare, patch, make,
 //! strip, verify, sign, compress, store. Never writes to the install tree.
 
+mod cause;
 pub mod jobs;
 pub mod keys;
 pub mod log;
@@ -111,11 +112,7 @@ impl Build<'_> {
             return Ok(());
         }
         self.report.out(format!("(bad exit status: {})\nFailed command:\n{shown}\n", ended.code()));
-        let mut first_error = log.first_error();
-        if ended.timed_out() {
-            first_error = Some("it took longer than [build] timeout allows".to_owned());
-        }
-        let log = log.path().display().to_string();
+        let (log, first_error) = (log.path().display().to_string(), log.first_error(&ended));
         Err(Failure::BuildFailed { target: self.target.clone(), log, first_error }.into())
     }
 
@@ -136,7 +133,8 @@ impl Build<'_> {
             return Ok(());
         }
         self.report.out(format!("(bad exit status: {})\nFailed command:\n{command}\n", ended.code()));
-        Err(Failure::Script { name, code: ended.code() }.into())
+        let (log, first_error) = (log.path().display().to_string(), log.first_error(&ended));
+        Err(Failure::Script { name, code: ended.code(), log, first_error }.into())
     }
 
     /// A step's title, or its command when the user wants to see commands.
@@ -162,6 +160,7 @@ impl Build<'_> {
         Ok(Run::new(Tool::Bash)?
             .arg("-c")
             .arg(script)
+            .english()
             .envs(self.variables)
             .directory(&self.tree.build_dir(self.id))
             .limit(self.limit))

@@ -69,6 +69,7 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
         build.begin(&format!("Applying patch {patch}"), &shown);
         let run = Run::new(Tool::Patch)?
             .arg("-p1")
+            .english()
             .envs(build.variables)
             .directory(build_dir)
             .input(fs::File::open(&file)?)
@@ -76,8 +77,8 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
         let ended = log.step(&format!("Applying patch {patch}"), &shown, run)?;
         if !ended.success() {
             build.report.out(format!("(bad exit status: {})\nFailed command:\n{shown}\n", ended.code()));
-            let log = log.path().display().to_string();
-            return Err(Failure::PatchFailed { patch: patch.to_owned(), log }.into());
+            let (log, first_error) = (log.path().display().to_string(), log.first_error(&ended));
+            return Err(Failure::PatchFailed { patch: patch.to_owned(), log, first_error }.into());
         }
         build.report.out(" done.\n");
     }

@@ -93,8 +93,8 @@ fn check(build: &Build<'_>, products: &[Product], log: &MakeLog) -> Result<()> {
             vermagic: vermagic.as_deref(),
         };
         if let Err(error) = check_loadable(&fs::read(&product.path)?, wanted) {
-            let why = format!("{error:#}.\nConsult {} for how it was built.", log.path().display());
-            return Err(Failure::NotLoadable { file: product.path.display().to_string(), why }.into());
+            let (file, why) = (product.path.display().to_string(), format!("{error:#}"));
+            return Err(Failure::NotLoadable { file, why, log: log.path().display().to_string() }.into());
         }
     }
     Ok(())

@@ -204,6 +204,21 @@ impl Run {
         variables.iter().fold(self, |run, (name, value)| run.env(name, value))
     }
 
+    /// Has the program speak English, whatever the user's language, as far as locale(7) lets us
+    /// choose its messages alone.
+    pub fn english(mut self) -> Self {
+        if let Ok(all) = std::env::var("LC_ALL")
+            && !all.is_empty()
+        {
+            // It overrules LC_MESSAGES; in its stand LANG goes for the rest.
+            for name in ["LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_NUMERIC", "LC_TIME"] {
+                self.command.env_remove(name);
+            }
+            self.command.env("LANG", all);
+        }
+        self.env("LC_MESSAGES", "C")
+    }
+
     /// The directory to run in.
     pub fn directory(mut self, directory: &Path) -> Self {
         self.command.current_dir(directory);
@@ -373,6 +388,12 @@ mod tests {
                 && error.contains("status 3")
                 && error.contains("because")
         );
+    }
+
+    #[test]
+    fn programs_speak_english_when_told_to() {
+        let ended = bash("echo \"[$LC_ALL$LC_MESSAGES]\"").english().end(Output::Apart).unwrap();
+        assert_eq!(ended.output, b"[C]\n");
     }
 
     #[test]
