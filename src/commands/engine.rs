@@ -122,6 +122,7 @@ impl<'a> Engine<'a> {
                 state = progress.wait(state).unwrap_or_else(PoisonError::into_inner);
             };
             state.taken[at] = true;
+            self.outlook(&state);
             let item = &self.items[at];
             let unmet: Vec<String> = item
                 .after
@@ -130,10 +131,14 @@ impl<'a> Engine<'a> {
                 .map(|before| self.items[*before].id.name().to_owned())
                 .collect();
             drop(state);
-            let report = if alone { &self.session.report } else { &blocks[at] };
-            let (done, applied) = self.item(at, unmet, report);
+            let (done, applied) = if alone {
+                self.item(at, unmet, &self.session.report)
+            } else {
+                self.item(at, unmet, &blocks[at].working_on(&item.id.to_string()))
+            };
             let mut state = locked(board);
             state.done[at] = Some(done);
+            self.outlook(&state);
             state.applied.extend(applied.map(|applied| (at, applied)));
             while state.shown < blocks.len() && state.done[state.shown].is_some() {
                 self.session.report.show(&blocks[state.shown]);
@@ -141,6 +146,18 @@ impl<'a> Engine<'a> {
             }
             progress.notify_all();
         }
+    }
+
+    /// On a terminal: how far the run is and what comes next. A single module's output says it.
+    fn outlook(&self, board: &Board) {
+        if self.items.len() == 1 {
+            return;
+        }
+        let done = board.done.iter().filter(|done| done.is_some()).count();
+        let waiting = self.items.iter().zip(&board.taken).filter(|(_, taken)| !**taken);
+        let next: Vec<String> = waiting.map(|(item, _)| item.id.to_string()).collect();
+        let next = if next.is_empty() { String::new() } else { format!(", next: {}", next.join(", ")) };
+        self.session.report.outlook(format!("{done} of {} modules done{next}", self.items.len()));
     }
 
     /// Works on one item. What has to wait for others in vain is left to the summary.

@@ -56,6 +56,7 @@ pub(super) fn run(
     let gate = session.gate(&policy);
     let before = if installs { mark(&gate, &target.kernel, &critical)? } else { None };
     let engine = Engine::new(session, target, items, &policy)?;
+    let _live = session.report.live();
     let (mut modules, applied) = engine.work();
     engine.index(&mut modules, applied)?;
     let changed = |done: &Done| matches!(done, Done::Installed);

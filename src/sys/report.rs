@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The only printer. Scripts read both streams interleaved, so every piece is written through at
 //! once; work that runs in parallel writes into a block, which is shown whole and in plan order.
+//! On a terminal what is under way is shown meanwhile (`live`).
 
-use std::io::Write;
+mod live;
+
 use std::sync::{Arc, Mutex, PoisonError};
+
+use live::Job;
+pub use live::{Live, aside};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
@@ -11,25 +16,44 @@ enum Stream {
     Err,
 }
 
-type Pieces = Vec<(Stream, String)>;
+type Piece = (Stream, String);
 
 /// A handle on standard output and standard error, or on a block that collects for both.
 #[derive(Debug, Clone)]
 pub struct Report {
     quiet: bool,
     verbose: bool,
-    block: Option<Arc<Mutex<Pieces>>>,
+    block: Option<Arc<Mutex<Vec<Piece>>>>,
+    /// Where the live area shows what becomes of the block.
+    job: Option<Arc<Job>>,
 }
 
 impl Report {
     /// Writes to this process's streams; `quiet` drops standard output.
     pub fn new(quiet: bool, verbose: bool) -> Self {
-        Self { quiet, verbose, block: None }
+        Self { quiet, verbose, block: None, job: None }
+    }
+
+    /// Shows what is under way until the result is dropped, if both streams are a terminal and
+    /// neither `--quiet` nor `--verbose` was given.
+    pub fn live(&self) -> Live {
+        Live::begin(!self.quiet && !self.verbose && self.block.is_none())
+    }
+
+    /// The same handle, showing in the live area for how long work on `name` has been going on, and
+    /// the line that it has printed last, until it is dropped.
+    pub fn working_on(&self, name: &str) -> Self {
+        Self { job: Job::begin(name).map(Arc::new), ..self.clone() }
+    }
+
+    /// The last line of the live area.
+    pub fn outlook(&self, text: impl Into<String>) {
+        live::outlook(text.into());
     }
 
     /// A report that collects until [`Report::show`] is given it.
     pub fn block(&self) -> Self {
-        Self { block: Some(Arc::default()), ..self.clone() }
+        Self { block: Some(Arc::default()), job: None, ..self.clone() }
     }
 
     /// Whether what is written is seen at once, so that a program may write for itself.
@@ -49,9 +73,7 @@ impl Report {
     pub fn show(&self, block: &Self) {
         if let Some(pieces) = &block.block {
             let taken = std::mem::take(&mut *pieces.lock().unwrap_or_else(PoisonError::into_inner));
-            for (stream, text) in taken {
-                self.write(stream, text);
-            }
+            self.write(taken);
         }
     }
 
@@ -63,7 +85,7 @@ impl Report {
     /// Text for standard output, as it is.
     pub fn out(&self, text: impl Into<String>) {
         if !self.quiet {
-            self.write(Stream::Out, text.into());
+            self.write(vec![(Stream::Out, text.into())]);
         }
     }
 
@@ -74,32 +96,29 @@ impl Report {
 
     /// One line for standard error.
     pub fn err(&self, text: impl std::fmt::Display) {
-        self.write(Stream::Err, format!("{text}\n"));
+        self.write(vec![(Stream::Err, format!("{text}\n"))]);
     }
 
     /// dkms's form of an error: a blank line, then "Error! " and the message.
     pub fn error(&self, text: impl std::fmt::Display) {
-        self.write(Stream::Err, format!("\nError! {text}\n"));
+        self.write(vec![(Stream::Err, format!("\nError! {text}\n"))]);
     }
 
     /// dkms's form of a warning.
     pub fn warning(&self, text: impl std::fmt::Display) {
-        self.write(Stream::Err, format!("Warning: {text}\n"));
+        self.write(vec![(Stream::Err, format!("Warning: {text}\n"))]);
     }
 
-    fn write(&self, stream: Stream, text: String) {
-        if let Some(pieces) = &self.block {
-            pieces.lock().unwrap_or_else(PoisonError::into_inner).push((stream, text));
-            return;
-        }
-        // A reader that has gone away is no reason to stop in the middle of a transaction.
-        let _ = match stream {
-            Stream::Out => {
-                let mut out = std::io::stdout().lock();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    fn write(&self, pieces: Vec<Piece>) {
+        let Some(block) = &self.block else { return live::print(pieces) };
+        let mut block = block.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stream, text) in pieces {
+            let begins_line = block.last().is_none_or(|(_, before)| before.ends_with('\n'));
+            if let Some(job) = self.job.as_ref().filter(|_| begins_line) {
+                job.shows(&text);
             }
-            Stream::Err => std::io::stderr().lock().write_all(text.as_bytes()),
-        };
+            block.push((stream, text));
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use fs_err::File;
 
-use crate::sys::{files, signals};
+use crate::sys::{files, report, signals};
 
 /// Where programs are looked for.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -258,7 +258,14 @@ impl Run {
     }
 
     /// Runs to the end; fails only if the program could not be started.
-    pub fn end(mut self, output: Output<'_>) -> Result<Ended> {
+    pub fn end(self, output: Output<'_>) -> Result<Ended> {
+        if self.foreground || matches!(output, Output::Shown) {
+            return report::aside(|| self.wait(output));
+        }
+        self.wait(output)
+    }
+
+    fn wait(mut self, output: Output<'_>) -> Result<Ended> {
         if signals::caught().is_some() {
             bail!("not running {}: a signal asked to stop", self.name);
         }
