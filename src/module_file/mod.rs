@@ -2,6 +2,7 @@
 //! A kernel module as a file: its modinfo, its compression, its signature, and whether a kernel would
 //! take it. Pure: bytes in, values out.
 
+mod code;
 mod compression;
 mod loadable;
 mod signature;
@@ -10,6 +11,7 @@ mod vermagic;
 use anyhow::{Context, Result, bail};
 use object::{Object, ObjectKind, ObjectSection};
 
+pub use code::same_code;
 pub use compression::{Compression, unpacked};
 pub use loadable::{Wanted, check_loadable};
 pub use signature::{Signed, signed};
