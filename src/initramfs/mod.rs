@@ -2,6 +2,7 @@
 //! Initial RAM file systems: which generator this system has, running it once for a kernel, and
 //! finding a kernel's image. Does not decide on the boot.
 
+pub mod image;
 mod space;
 
 use std::path::{Path, PathBuf};
