@@ -35,6 +35,11 @@ pub enum Failure {
     NoModule {
         action: &'static str,
     },
+    /// A name without a version could mean any of these.
+    SeveralVersions {
+        verb: &'static str,
+        ids: Vec<ModuleId>,
+    },
     AllUnsupported {
         action: &'static str,
     },
@@ -62,6 +67,11 @@ pub enum Failure {
         path: String,
     },
     TarballFailed {
+        why: String,
+    },
+    /// rpm is not there, or would not install the package.
+    Rpm {
+        package: String,
         why: String,
     },
     /// An archive that is damaged, unsafe to unpack, or not laid out as one of dkms's.
@@ -198,11 +208,19 @@ impl Failure {
     pub fn code(&self) -> u8 {
         use Failure::*;
         match self {
-            NoModule { .. } | ArchCount | NotRoot | TreeNotWritable { .. } | Gate { .. } => 1,
-            UnknownOption { .. }
-            | UnknownAction { .. }
-            | MissingOptionValue { .. }
-            | InvalidOptionValue { .. } => 2,
+            NoModule { .. }
+            | SeveralVersions { .. }
+            | ArchCount
+            | NotRoot
+            | TreeNotWritable { .. }
+            | Gate { .. } => 1,
+            UnknownOption { .. } | UnknownAction { .. } | InvalidOptionValue { .. } => 2,
+            // dkms takes such an option for given but empty, and these codes come of it.
+            MissingOptionValue { option, .. } => match option.as_str() {
+                "-k" | "-a" => 16,
+                "-m" | "-v" | "--templatekernel" => 1,
+                _ => 2,
+            },
             SourceMissing { .. } | AllWithKernel => 2,
             NoTemplate => 1,
             SameTemplate | NoArchive | ArchiveMissing { .. } | NoFile { .. } => 2,
@@ -210,7 +228,7 @@ impl Failure {
             NotBuilt { .. } | TarballFailed { .. } => 6,
             BadArchive { .. } => 7,
             AlreadyLoaded { .. } => 8,
-            ArchiveNotWritable { .. } => 9,
+            ArchiveNotWritable { .. } | Rpm { .. } => 9,
             AlreadyAdded { .. } | NotInTree { .. } | ModuleNotInTree { .. } | AllWithArch => 3,
             SeveralActions | NoOsRelease | ConfMissing { .. } | Broken { .. } => 4,
             OneKernelOnly { .. } | ExactlyOneKernel { .. } | AutoinstallSeveralKernels => 4,
@@ -275,6 +293,10 @@ impl fmt::Display for Failure {
                  {action} -m <module>/<module-version> or\n       \
                  {action} -m <module> -v <module-version>"
             ),
+            SeveralVersions { verb, ids } => {
+                f.write_str("There are several versions of this module. Name one of them:")?;
+                ids.iter().try_for_each(|id| write!(f, "\n  dkms {verb} {id}"))
+            }
             AllUnsupported { action } => write!(f, "The action {action} does not support the --all parameter."),
             AllWithKernel => {
                 f.write_str("You cannot specify a kernel version and also specify\n--all on the command line.")
@@ -308,6 +330,11 @@ impl fmt::Display for Failure {
             ArchiveMissing { path } => write!(f, "{path} does not exist."),
             NoFile { path } => write!(f, "{path} is no archive but a directory."),
             TarballFailed { why } => write!(f, "Failed to make tarball.\n{why}"),
+            Rpm { package, why } => write!(
+                f,
+                "Unable to install {package} using rpm.\n\
+                 Check to ensure that your system can install .rpm files.\n{why}"
+            ),
             BadArchive { archive, why } => {
                 write!(f, "{why}\n{archive} is not a valid DKMS tarball.")
             }

@@ -155,6 +155,9 @@ pub(super) fn options(flags: &mut Flags, env: &dyn Fn(&str) -> Option<String>) -
         Some(jobs) => Some(jobs.parse().map_err(|_| invalid("jobs", format!("'{jobs}' is not a number")))?),
         None => from_env,
     };
+    if flags.all_kernels && (flags.kernel_source_dir.is_some() || flags.kernel_config.is_some()) {
+        return Err(invalid("all-kernels", "--kernelsourcedir and --config are about one kernel"));
+    }
     let directives = flags.directives.drain(..).map(directive).collect::<Result<_, _>>()?;
     Ok(Options {
         root: flags.root.take(),
@@ -167,6 +170,7 @@ pub(super) fn options(flags: &mut Flags, env: &dyn Fn(&str) -> Option<String>) -
         force_version_override: flags.force_version_override,
         no_depmod: flags.no_depmod,
         modprobe_on_install: flags.modprobe_on_install,
+        rpm_safe_upgrade: flags.rpm_safe_upgrade,
         jobs,
         directives,
         conf: flags.conf.take(),
@@ -196,6 +200,9 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
     }
     if all && !verb.takes_all() {
         return Err(Failure::AllUnsupported { action: verb.name() });
+    }
+    if flags.all_kernels {
+        all_kernels_fit(verb, &targets)?;
     }
     if flags.source_only && flags.binaries_only {
         return Err(Failure::BothOnly);
@@ -239,6 +246,7 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         }
         Verb::Match => Action::Match { template: template(&flags)?, module, targets },
         Verb::Autoinstall if targets.kernels.len() > 1 => return Err(Failure::AutoinstallSeveralKernels),
+        Verb::Autoinstall if flags.all_kernels => Action::AutoinstallAll,
         Verb::Autoinstall => Action::Autoinstall { targets },
         // Nothing is asked of a module: dkms passes over one, and over --all.
         Verb::GenerateMok => Action::GenerateMok { targets },
@@ -253,6 +261,19 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         Verb::Gate => Action::Gate { release },
         Verb::RebootSafe => Action::RebootSafe,
     })
+}
+
+/// `--all-kernels` stands for kernels that nobody has to name.
+fn all_kernels_fit(verb: Verb, targets: &TargetArgs) -> Result<(), Failure> {
+    let refused = |why: &str| Err(invalid("all-kernels", why));
+    match verb {
+        Verb::Autoinstall if !targets.kernels.is_empty() => refused("-k names one kernel already"),
+        Verb::Autoinstall if !targets.arches.is_empty() => {
+            refused("kernels are installed for this machine's architecture only, which -a cannot change")
+        }
+        Verb::Autoinstall => Ok(()),
+        _ => refused("only the action autoinstall has it"),
+    }
 }
 
 fn content(flags: &Flags) -> ArchiveContent {

@@ -41,6 +41,8 @@ pub(super) struct Flags {
     pub force: bool,
     pub force_version_override: bool,
     pub all: bool,
+    pub all_kernels: bool,
+    pub rpm_safe_upgrade: bool,
     pub no_depmod: bool,
     pub modprobe_on_install: bool,
     pub json: bool,
@@ -84,6 +86,7 @@ pub fn command() -> Command {
                 .help("one for all kernels, or one for each -k"),
         )
         .arg(switch("all").help("every kernel the module is built for"))
+        .arg(switch("all-kernels").help("autoinstall for every kernel with headers"))
         .arg(value("conf", (Some('c'), ""), "path").help("a dkms.conf that lies elsewhere"))
         .arg(
             value("directive", (None, "directive"), "NAME=value")
@@ -103,6 +106,11 @@ pub fn command() -> Command {
         .arg(switch("force-version-override").help("install over a module with another version"))
         .arg(switch("no-depmod").help("leave modules.dep alone"))
         .arg(switch("modprobe-on-install").help("load the modules once they are installed"))
+        .arg(
+            switch("rpm_safe_upgrade")
+                .alias("rpm-safe-upgrade")
+                .help("add, remove: called by an rpm scriptlet"),
+        )
         .arg(value("dkmstree", (None, "dkmstree"), "dir").help("instead of /var/lib/dkms"))
         .arg(value("sourcetree", (None, "sourcetree"), "dir").help("instead of /usr/src"))
         .arg(value("installtree", (None, "installtree"), "dir").help("instead of /lib/modules"))
@@ -156,6 +164,8 @@ pub(super) fn read(words: &[OsString]) -> Result<Flags, Failure> {
         force: matches.get_flag("force"),
         force_version_override: matches.get_flag("force-version-override"),
         all: matches.get_flag("all"),
+        all_kernels: matches.get_flag("all-kernels"),
+        rpm_safe_upgrade: matches.get_flag("rpm_safe_upgrade"),
         no_depmod: matches.get_flag("no-depmod"),
         modprobe_on_install: matches.get_flag("modprobe-on-install"),
         json: matches.get_flag("json"),

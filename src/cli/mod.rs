@@ -14,7 +14,7 @@ pub use flags::command;
 
 use crate::failure::Failure;
 use crate::kernel::KernelRelease;
-use crate::module::Arch;
+use crate::module::{Arch, Target};
 
 /// A module as the command line names it, before anybody has looked at the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,23 @@ pub struct TargetArgs {
     pub arches: Vec<Arch>,
 }
 
+impl TargetArgs {
+    /// Whether a kernel and architecture are among those given; all are if none is given.
+    pub fn includes(&self, target: &Target) -> bool {
+        let arch_fits = |at: usize| match self.arches.as_slice() {
+            [] => true,
+            [one] => *one == target.arch,
+            several => several.get(at) == Some(&target.arch),
+        };
+        match self.kernels.as_slice() {
+            [] => arch_fits(0),
+            kernels => {
+                kernels.iter().enumerate().any(|(at, kernel)| *kernel == target.kernel && arch_fits(at))
+            }
+        }
+    }
+}
+
 /// Options that hold for every action.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -59,6 +76,8 @@ pub struct Options {
     pub force_version_override: bool,
     pub no_depmod: bool,
     pub modprobe_on_install: bool,
+    /// `--rpm_safe_upgrade`: a scriptlet of an rpm package calls.
+    pub rpm_safe_upgrade: bool,
     /// `-j N`; `Some(0)` stands for a bare `-j` (no limit).
     pub jobs: Option<u32>,
     /// `--directive NAME=VALUE`, in order.
@@ -128,6 +147,8 @@ pub enum Action {
     Autoinstall {
         targets: TargetArgs,
     },
+    /// `autoinstall --all-kernels`: every installed kernel that has headers.
+    AutoinstallAll,
     /// The kernel is for paths that name it; the running one without it.
     GenerateMok {
         targets: TargetArgs,

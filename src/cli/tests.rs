@@ -120,6 +120,7 @@ fn mktarball(targets: TargetArgs, all: bool, content: ArchiveContent, archive: O
     }
 )]
 #[case::autoinstall("autoinstall", Action::Autoinstall { targets: none() })]
+#[case::autoinstall_all("autoinstall --all-kernels", Action::AutoinstallAll)]
 #[case::autoinstall_kernel("autoinstall --kernelver 6.1.0-56-amd64", Action::Autoinstall { targets: on_k() })]
 #[case::preinst("kernel_preinst -k 6.1.0-56-amd64", Action::KernelPreinst { targets: on_k() })]
 #[case::postinst("kernel_postinst -k 6.1.0-56-amd64", Action::KernelPostinst { targets: on_k() })]
@@ -225,6 +226,26 @@ const TWO: &str = "Cannot specify more than one action.";
     "The action autoinstall does not support the --all parameter."
 )]
 #[case::all_match("match --all", 5, "The action match does not support the --all parameter.")]
+#[case::all_kernels_and_one(
+    "autoinstall --all-kernels -k a",
+    2,
+    "Invalid value for --all-kernels: -k names one kernel already"
+)]
+#[case::all_kernels_of_an_arch(
+    "autoinstall --all-kernels -a i686",
+    2,
+    "Invalid value for --all-kernels: kernels are installed for this machine's architecture only, which -a cannot change"
+)]
+#[case::all_kernels_with_the_headers_of_one(
+    "autoinstall --all-kernels --kernelsourcedir /b",
+    2,
+    "Invalid value for --all-kernels: --kernelsourcedir and --config are about one kernel"
+)]
+#[case::all_kernels_of_another_action(
+    "install foo/1.0 --all-kernels",
+    2,
+    "Invalid value for --all-kernels: only the action autoinstall has it"
+)]
 #[case::both_only(
     "mktarball --binaries-only --source-only",
     8,
@@ -300,10 +321,10 @@ const TWO: &str = "Cannot specify more than one action.";
     2,
     "Invalid value for -v: 2.0 contradicts the 1.0 given with the module"
 )]
-#[case::no_value("status -m a -v", 2, "The option -v requires a value.\n-v <module-version>: its version")]
+#[case::no_value("status -m a -v", 1, "The option -v requires a value.\n-v <module-version>: its version")]
 #[case::option_for_value(
     "status -k -q",
-    2,
+    16,
     "The option -k requires a value.\n\
      -k, --kernelver <kernel[/arch]>: kernel release, repeatable (else: running)"
 )]
@@ -349,7 +370,6 @@ fn misuse_has_code_and_wording(#[case] line: &str, #[case] code: u8, #[case] mes
 #[case::bogus_before_actions("add --bogus build", "Unknown option: --bogus")]
 #[case::bogus_before_hook("--bogus hook apt", "Unknown option: --bogus")]
 #[case::no_abbreviation("status --kernel=3", "Unknown option: --kernel")]
-#[case::not_there_yet("add --rpm_safe_upgrade foo/1.0", "Unknown option: --rpm_safe_upgrade")]
 fn unknown_words_show_the_usage(#[case] line: &str, #[case] message: &str) {
     let misuse = refused(line);
     assert_eq!(
@@ -389,7 +409,7 @@ fn notices_and_quiet_survive_misuse() {
 fn every_option_reaches_its_field() {
     let line = "status -q --verbose --force --force-version-override --no-depmod --modprobe-on-install --json \
         -j 3 --directive=MAKE=make\u{a0}all --directive POST_ADD[1]= -c /c --config /cfg --kernelsourcedir=/ksd \
-        --dkmstree /t --sourcetree=/s --installtree /i --root /r";
+        --rpm_safe_upgrade --dkmstree /t --sourcetree=/s --installtree /i --root /r";
     let path = |path: &str| Some(PathBuf::from(path));
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let want = Options {
@@ -403,6 +423,7 @@ fn every_option_reaches_its_field() {
         force_version_override: true,
         no_depmod: true,
         modprobe_on_install: true,
+        rpm_safe_upgrade: true,
         jobs: Some(3),
         directives: vec![pair("MAKE", "make\u{a0}all"), pair("POST_ADD[1]", "")],
         conf: path("/c"),
@@ -413,6 +434,11 @@ fn every_option_reaches_its_field() {
     };
     assert_eq!(understood(line).0, want);
     assert_eq!(understood("status").0, Options::default());
+}
+
+#[test]
+fn rpm_safe_upgrade_may_be_spelled_with_hyphens() {
+    assert!(understood("remove foo/1.0 --rpm-safe-upgrade --all").0.rpm_safe_upgrade);
 }
 
 #[test]

@@ -17,8 +17,9 @@ pub fn text() -> String {
     }
     let template = format!(
         "Usage: dkms [action] [options]\n\nActions:\n{actions}\n\
-         A module is named as module/version, -m module/version or -m module -v version;\n\
-         add, build and install also take a source directory, a dkms.conf or an archive.\n\n\
+         A module is named as module/version, -m module/version or -m module -v version\n\
+         (the version may be left out if there is only one); add, build and install also\n\
+         take a directory, a dkms.conf, an archive or an rpm package.\n\n\
          Options:\n{{options}}\n"
     );
     let text = flags::command().help_template(template).render_help().to_string();

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `add`: registers a module's source tree, copying it to the source tree first if need be, or an
-//! archive.
+//! `add`: registers a module's source tree, copying it to the source tree first if need be, an
+//! archive, or what an rpm package brings.
 
 use std::path::Path;
 
 use anyhow::Result;
 use fs_err as fs;
 
-use super::select::{Selected, select};
+use super::select::{Among, Selected, select};
 use super::session::Session;
-use super::tarball;
+use super::{rpm, rpm_upgrade, tarball};
 use crate::build::script_command;
 use crate::cli::ModuleArg;
 use crate::failure::Failure;
@@ -21,36 +21,46 @@ use crate::tree::registered::Loaded;
 use crate::tree::transaction::Transaction;
 
 /// Registers a module that is not registered yet.
-pub(super) fn add(session: &Session, module: &ModuleArg) -> Result<ModuleId> {
-    let id = match select(session, module, "add")? {
+pub(super) fn add(session: &Session, module: &ModuleArg) -> Result<()> {
+    let id = match select(session, module, "add", Among::Sources)? {
         Selected::Id(id) => id,
         Selected::Source(directory) => copy_source(session, &directory)?,
-        Selected::Archive(archive) => return tarball::load(session, &archive, None),
+        Selected::Rpm(package) => return rpm::install(session, &package).map(drop),
+        Selected::Archive(archive) => return tarball::load(session, &archive, None).map(drop),
     };
     session.asks_for(&id);
-    register(session, &id)?;
-    Ok(id)
+    rpm_upgrade::note(session, &id)?;
+    register(session, &id)
 }
 
-/// Finds a module for `build` and `install`, which add what is not there yet. Also returns whether
-/// it had to be added.
-pub(super) fn add_if_missing(session: &Session, module: &ModuleArg) -> Result<(ModuleId, bool)> {
-    let id = match select(session, module, "add")? {
+/// What `build` and `install` are to work on.
+pub(super) enum Named {
+    /// One module; whether it had to be added.
+    Module(ModuleId, bool),
+    /// What a package brought.
+    Package(Vec<ModuleId>),
+}
+
+/// Finds a module for `build` and `install`, which add what is not there yet.
+pub(super) fn add_if_missing(session: &Session, module: &ModuleArg, verb: &'static str) -> Result<Named> {
+    let id = match select(session, module, verb, Among::Both)? {
         Selected::Id(id) => id,
         Selected::Source(directory) => copy_source(session, &directory)?,
+        Selected::Rpm(package) => return rpm::install(session, &package).map(Named::Package),
         Selected::Archive(archive) => {
             let id = tarball::load(session, &archive, None)?;
             session.report.line("");
-            return Ok((id, true));
+            return Ok(Named::Module(id, true));
         }
     };
     session.asks_for(&id);
+    rpm_upgrade::note(session, &id)?;
     let missing = !session.tree.is_registered(&id);
     if missing {
         register(session, &id)?;
         session.report.line("");
     }
-    Ok((id, missing))
+    Ok(Named::Module(id, missing))
 }
 
 /// Registers a module whose source a package has put into the source tree, unless it is there.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `autoinstall`: the newest version of every AUTOINSTALL module for one kernel.
+//! `autoinstall`: the newest version of every AUTOINSTALL module for one kernel, or for all.
 
 use anyhow::Result;
 
@@ -8,9 +8,10 @@ use super::items::{Done, Goal, Item, Kind, headers_missing, rebuilds};
 use super::run::{Initramfs, RunResult, newest_versions, run};
 use super::session::Session;
 use crate::failure::Failure;
+use crate::kernel::KernelRelease;
 use crate::module::{ModuleId, State, Target};
 use crate::plan::{self, Node};
-use crate::sys::files;
+use crate::sys::{files, signals};
 use crate::tree::registered::Loaded;
 
 /// On whose behalf a run happens, which decides what comes after it.
@@ -69,14 +70,71 @@ struct Candidate {
     installed: bool,
 }
 
+/// Says that nothing is installed automatically, if so.
+fn mention_if_disabled(session: &Session) {
+    if has_been_disabled(session) {
+        session.report.line("Automatic installation of modules has been disabled.");
+    }
+}
+
+/// `autoinstall --all-kernels`; the result is the exit code. The running kernel comes first,
+/// because it can do with its modules at once, then from the newest, which is booted next, to the
+/// oldest. Each is a run of its own, with its own summary, depmod, initramfs and verdict, and is
+/// attempted whatever becomes of the others.
+pub(super) fn all_kernels(session: &Session) -> Result<u8> {
+    session.begin_changes()?;
+    mention_if_disabled(session);
+    let (kernels, bare) = kernels(session)?;
+    let mut failed = false;
+    for kernel in kernels {
+        let target = Target { kernel, arch: session.tree.arch.clone() };
+        let done = one_kernel(session, &target, Caller::CommandLine).and_then(Autoinstalled::into_result);
+        let Err(error) = done else { continue };
+        if signals::caught().is_some() {
+            return Err(error);
+        }
+        failed = true;
+        // What failed is told at the end, once.
+        if !matches!(error.downcast_ref(), Some(Failure::Autoinstall)) {
+            super::report_error(&session.report, &error);
+        }
+    }
+    if !bare.is_empty() && !has_been_disabled(session) {
+        let names: Vec<&str> = bare.iter().map(KernelRelease::as_str).collect();
+        session.report.line(format_args!("Kernels without headers are left alone: {}.", names.join(", ")));
+    }
+    if failed { Err(Failure::Autoinstall.into()) } else { Ok(0) }
+}
+
+/// The installed kernels that have headers, in the order they are worked on, and those that have
+/// none.
+pub(super) fn kernels(session: &Session) -> Result<(Vec<KernelRelease>, Vec<KernelRelease>)> {
+    let tree = &session.tree;
+    let (mut kernels, mut bare) = (Vec::new(), Vec::new());
+    for kernel in tree.installed_kernels()?.into_iter().rev() {
+        let has_headers = tree.kernel_build_dir(&kernel, None, None)?.is_some();
+        if has_headers { kernels.push(kernel) } else { bare.push(kernel) }
+    }
+    if let Some(at) =
+        tree.running_kernel().ok().and_then(|running| kernels.iter().position(|it| *it == running))
+    {
+        kernels[..=at].rotate_right(1);
+    }
+    Ok((kernels, bare))
+}
+
 /// Brings a kernel's modules up to date. Changes must have begun.
 pub fn autoinstall(session: &Session, target: &Target, caller: Caller) -> Result<Autoinstalled> {
+    mention_if_disabled(session);
+    one_kernel(session, target, caller)
+}
+
+fn one_kernel(session: &Session, target: &Target, caller: Caller) -> Result<Autoinstalled> {
     let initramfs = match caller {
         Caller::CommandLine => Initramfs::Ours,
         Caller::KernelInstallation => Initramfs::Later,
     };
     if has_been_disabled(session) {
-        session.report.line("Automatic installation of modules has been disabled.");
         // What the machine needs to boot is looked for all the same.
         let result = super::gate::settle_if_open(session, target, initramfs, caller)?;
         return Ok(Autoinstalled { result, failed: false, prevented: None });

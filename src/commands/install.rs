@@ -3,7 +3,9 @@
 
 use anyhow::{Result, bail};
 
-use super::add::{add_if_missing, check_strictly};
+use super::add::{Named, add_if_missing, check_strictly};
+use super::autoinstall::{Caller, autoinstall};
+use super::each::each;
 use super::gate::finish;
 use super::items::{Done, Goal, Item, Kind, rebuilds};
 use super::run::{Initramfs, RunResult, newest_versions, run};
@@ -14,28 +16,57 @@ use crate::module::{ModuleId, State, Target};
 use crate::plan::{self, Node};
 
 /// The verb `build`.
-pub(super) fn build(session: &Session, module: &ModuleArg, targets: &TargetArgs) -> Result<()> {
+pub(super) fn build(session: &Session, module: &ModuleArg, targets: &TargetArgs) -> Result<u8> {
     session.begin_changes()?;
-    let (id, _) = add_if_missing(session, module)?;
-    for target in session.targets(targets)? {
-        conclude(session, &id, one(session, &id, &target, Goal::Built, Initramfs::Ours)?)?;
-    }
-    Ok(())
+    let ids = match add_if_missing(session, module, "build")? {
+        Named::Module(id, _) => vec![id],
+        Named::Package(ids) => ids,
+    };
+    each(session, &session.targets(targets)?, |target| {
+        let built = |id| conclude(session, id, one(session, id, target, Goal::Built, Initramfs::Ours)?);
+        first_failure(session, ids.iter().map(built))
+    })
 }
 
 /// The verb `install`.
-pub(super) fn install(session: &Session, module: &ModuleArg, targets: &TargetArgs) -> Result<()> {
+pub(super) fn install(session: &Session, module: &ModuleArg, targets: &TargetArgs) -> Result<u8> {
     session.begin_changes()?;
-    let (id, added) = add_if_missing(session, module)?;
-    for (at, target) in session.targets(targets)?.iter().enumerate() {
-        if at == 0 && !added {
-            mention(session, &id, target);
-        }
-        let result = one(session, &id, target, Goal::Installed, Initramfs::Ours)?;
+    let named = add_if_missing(session, module, "install")?;
+    let targets = session.targets(targets)?;
+    let asked = |id: &ModuleId, target: &Target| {
+        let result = one(session, id, target, Goal::Installed, Initramfs::Ours)?;
         finish(session, target, &result)?;
-        conclude(session, &id, result)?;
+        conclude(session, id, result)
+    };
+    match named {
+        Named::Module(id, added) => {
+            if let (false, Some(target)) = (added, targets.first()) {
+                mention(session, &id, target);
+            }
+            each(session, &targets, |target| asked(&id, target))
+        }
+        // dkms leaves it to autoinstall, which passes over what does not ask for it.
+        Named::Package(ids) => each(session, &targets, |target| {
+            let waits =
+                |id: &&ModuleId| session.load(id, Some(target)).is_ok_and(|loaded| loaded.conf.autoinstall);
+            let results = ids.iter().filter(|id| !waits(id)).map(|id| asked(id, target));
+            let rest = || autoinstall(session, target, Caller::CommandLine)?.into_result();
+            first_failure(session, results.chain(std::iter::once_with(rest)))
+        }),
     }
-    Ok(())
+}
+
+/// The first of several failures, after all has been tried; the others are printed.
+fn first_failure(session: &Session, results: impl Iterator<Item = Result<()>>) -> Result<()> {
+    let mut failed = Ok(());
+    for error in results.filter_map(Result::err) {
+        if failed.is_ok() {
+            failed = Err(error);
+        } else {
+            super::report_error(&session.report, &error);
+        }
+    }
+    failed
 }
 
 /// Says once more what `add` said of the conf; one that cannot be read is told of later.

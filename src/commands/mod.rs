@@ -3,6 +3,7 @@
 
 mod add;
 mod autoinstall;
+mod each;
 mod engine;
 mod gate;
 mod generate_mok;
@@ -14,6 +15,8 @@ mod post_transaction;
 mod reboot_safe;
 mod release;
 mod remove;
+mod rpm;
+mod rpm_upgrade;
 mod run;
 mod select;
 pub mod session;
@@ -22,7 +25,7 @@ mod tarball;
 
 use anyhow::Result;
 
-use crate::cli::{Action, usage};
+use crate::cli::{Action, ModuleArg, usage};
 use crate::failure::Failure;
 use crate::sys::report::Report;
 use crate::sys::signals;
@@ -51,11 +54,13 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
             session.begin_changes()?;
             add::add(session, &module)?;
         }
-        Action::Build { module, targets } => install::build(session, &module, &targets)?,
-        Action::Install { module, targets } => install::install(session, &module, &targets)?,
-        Action::Unbuild { module, targets, all } => remove::unbuild(session, &module, &targets, all)?,
-        Action::Uninstall { module, targets, all } => remove::uninstall(session, &module, &targets, all)?,
-        Action::Remove { module, targets, all } => remove::remove(session, &module, &targets, all)?,
+        Action::Build { module, targets } => return install::build(session, &module, &targets),
+        Action::Install { module, targets } => return install::install(session, &module, &targets),
+        Action::Unbuild { module, targets, all } => return remove::unbuild(session, &module, &targets, all),
+        Action::Uninstall { module, targets, all } => {
+            return remove::uninstall(session, &module, &targets, all);
+        }
+        Action::Remove { module, targets, all } => return remove::remove(session, &module, &targets, all),
         Action::Mktarball { module, targets, all, content, archive } => {
             let wish = tarball::Wish {
                 module: &module,
@@ -68,7 +73,8 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         }
         Action::Ldtarball { archive } => {
             session.begin_changes()?;
-            tarball::load(session, &archive, None)?;
+            let module = ModuleArg::Archive(archive);
+            add::add(session, &module)?;
         }
         Action::Match { template, module, targets } => {
             return match_kernels::match_kernels(session, &template, module.as_ref(), &targets);
@@ -78,6 +84,7 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
             let target = session.one_target(&targets)?;
             autoinstall::autoinstall(session, &target, Caller::CommandLine)?.into_result()?;
         }
+        Action::AutoinstallAll => return autoinstall::all_kernels(session),
         Action::GenerateMok { targets } => return generate_mok::generate_mok(session, &targets),
         Action::KernelPreinst { targets } => {
             session.begin_changes()?;

@@ -5,7 +5,9 @@
 use anyhow::Result;
 
 use super::add::shown_script;
+use super::each::each;
 use super::post_transaction::post_transaction;
+use super::rpm_upgrade;
 use super::select::registered;
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
@@ -22,59 +24,65 @@ pub(super) fn uninstall(
     module: &ModuleArg,
     targets: &TargetArgs,
     all: bool,
-) -> Result<()> {
-    each(session, module, targets, all, "uninstall", |id, target, loaded| {
-        uninstall_one(session, id, target, loaded, true)
-    })
-    .map(drop)
+) -> Result<u8> {
+    let id = begin(session, module, "uninstall")?;
+    each_apart(session, &id, targets, all, |target, loaded| uninstall_one(session, &id, target, loaded, true))
 }
 
 /// The verb `unbuild`.
-pub(super) fn unbuild(session: &Session, module: &ModuleArg, targets: &TargetArgs, all: bool) -> Result<()> {
-    each(session, module, targets, all, "unbuild", |id, target, loaded| {
-        unbuild_one(session, id, target, loaded, true)
-    })
-    .map(drop)
+pub(super) fn unbuild(session: &Session, module: &ModuleArg, targets: &TargetArgs, all: bool) -> Result<u8> {
+    let id = begin(session, module, "unbuild")?;
+    each_apart(session, &id, targets, all, |target, loaded| unbuild_one(session, &id, target, loaded, true))
 }
 
 /// The verb `remove`.
-pub(super) fn remove(session: &Session, module: &ModuleArg, targets: &TargetArgs, all: bool) -> Result<()> {
-    let id = each(session, module, targets, all, "remove", |id, target, loaded| {
-        unbuild_one(session, id, target, loaded, true)?;
+pub(super) fn remove(session: &Session, module: &ModuleArg, targets: &TargetArgs, all: bool) -> Result<u8> {
+    let id = begin(session, module, "remove")?;
+    if rpm_upgrade::keeps(session, &id)? {
+        session.report.error("Remove cancelled because --rpm_safe_upgrade scenario detected.");
+        return Ok(0);
+    }
+    let code = each(session, &of_call(session, &id, targets, all)?, |target| {
+        unbuild_one(session, &id, target, &session.load(&id, Some(target))?, true)?;
         session.report.line("");
         Ok(())
     })?;
-    if session.tree.targets(&id).is_empty() {
+    if code == 0 && session.tree.targets(&id).is_empty() {
         forget(session, &id)?;
     }
-    Ok(())
+    Ok(code)
 }
 
-/// Calls `action` for every target; with `--all` these are the kernels that files are kept for.
-fn each(
-    session: &Session,
-    module: &ModuleArg,
-    targets: &TargetArgs,
-    all: bool,
-    verb: &'static str,
-    action: impl Fn(&ModuleId, &Target, &Loaded) -> Result<()>,
-) -> Result<ModuleId> {
+/// The module that a call is about.
+fn begin(session: &Session, module: &ModuleArg, verb: &'static str) -> Result<ModuleId> {
     session.begin_changes()?;
     let id = registered(session, module, verb)?;
     if session.tree.is_broken(&id) {
         return Err(Failure::Broken { id }.into());
     }
-    let targets = if all { session.tree.targets(&id) } else { session.targets(targets)? };
+    Ok(id)
+}
+
+/// The targets that a call is about; with `--all` these are the kernels that files are kept for.
+fn of_call(session: &Session, id: &ModuleId, targets: &TargetArgs, all: bool) -> Result<Vec<Target>> {
+    if all { Ok(session.tree.targets(id)) } else { session.targets(targets) }
+}
+
+/// Calls `action` for every target, with a blank line between them.
+fn each_apart(
+    session: &Session,
+    id: &ModuleId,
+    targets: &TargetArgs,
+    all: bool,
+    action: impl Fn(&Target, &Loaded) -> Result<()>,
+) -> Result<u8> {
     let mut first = true;
-    for target in targets {
-        if !first && verb != "remove" {
+    each(session, &of_call(session, id, targets, all)?, |target| {
+        if !std::mem::replace(&mut first, false) {
             session.report.line("");
         }
-        first = false;
-        let loaded = session.load(&id, Some(&target))?;
-        action(&id, &target, &loaded)?;
-    }
-    Ok(id)
+        action(target, &session.load(id, Some(target))?)
+    })
 }
 
 /// Takes a version out of a kernel's install tree if it is the active one there.

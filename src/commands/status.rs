@@ -93,10 +93,7 @@ fn of_module(session: &Session, id: &ModuleId, wanted: &TargetArgs) -> Vec<Line>
     if tree.is_broken(id) {
         return vec![plain("broken")];
     }
-    let matches = |target: &Target| {
-        (wanted.kernels.is_empty() || wanted.kernels.contains(&target.kernel))
-            && (wanted.arches.is_empty() || wanted.arches.contains(&target.arch))
-    };
+    let matches = |target: &Target| wanted.includes(target);
     let mut lines = Vec::new();
     for target in tree.targets(id).into_iter().filter(matches) {
         let state = tree.state(id, &target);

@@ -116,7 +116,7 @@ pub(super) fn load(session: &Session, archive: &Path, expected: Option<&ModuleId
         let is_there = archive.exists();
         return Err(if is_there { Failure::NoFile { path } } else { Failure::ArchiveMissing { path } }.into());
     }
-    let (checked, had_been_added) = {
+    let (checked, was_added) = {
         let unpacked = Unpacked::new(session, archive)?;
         let id = unpacked.identify()?;
         if let Some(expected) = expected.filter(|expected| **expected != id) {
@@ -124,13 +124,12 @@ pub(super) fn load(session: &Session, archive: &Path, expected: Option<&ModuleId
         }
         let _lock = session.tree.lock_module(&id, &session.report)?;
         let registered = session.tree.is_registered(&id) && !session.tree.is_broken(&id);
-        (unpacked.place(&id, registered)?, registered)
+        // With --force one that is registered gets here, too: its source may be another one now.
+        (unpacked.place(&id, registered)?, !registered || !unpacked.layout.binaries_only)
     };
-    if had_been_added {
-        // Only --force gets here. dkms ends like this although it has done what it was asked for.
-        return Err(Failure::AlreadyAdded { id: checked.id }.into());
+    if was_added {
+        run_post_add(session, &checked)?;
     }
-    run_post_add(session, &checked)?;
     Ok(checked.id)
 }
 

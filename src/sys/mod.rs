@@ -2,6 +2,7 @@
 //! The machine below the domain: paths, programs, files, locks, signals and the printer.
 //! Knows nothing about modules or kernels.
 
+pub mod ancestors;
 pub mod files;
 pub mod lock;
 pub mod report;
