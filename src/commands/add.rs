@@ -26,7 +26,7 @@ pub(super) fn add(session: &Session, module: &ModuleArg) -> Result<()> {
         Selected::Id(id) => id,
         Selected::Source(directory) => copy_source(session, &directory)?,
         Selected::Rpm(package) => return rpm::install(session, &package).map(drop),
-        Selected::Archive(archive) => return tarball::load(session, &archive, None).map(drop),
+        Selected::Archive(archive) => return tarball::load(session, &archive).map(drop),
     };
     session.asks_for(&id);
     rpm_upgrade::note(session, &id)?;
@@ -48,7 +48,7 @@ pub(super) fn add_if_missing(session: &Session, module: &ModuleArg, verb: &'stat
         Selected::Source(directory) => copy_source(session, &directory)?,
         Selected::Rpm(package) => return rpm::install(session, &package).map(Named::Package),
         Selected::Archive(archive) => {
-            let id = tarball::load(session, &archive, None)?;
+            let id = tarball::load(session, &archive)?;
             session.report.line("");
             return Ok(Named::Module(id, true));
         }

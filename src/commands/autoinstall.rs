@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::gate::finish;
-use super::items::{Done, Goal, Item, Kind, headers_missing, rebuilds};
+use super::items::{Done, Goal, Item, Kind, Redo, headers_missing, rebuilds};
 use super::run::{Initramfs, RunResult, newest_versions, run};
 use super::session::Session;
 use crate::failure::Failure;
@@ -108,7 +108,7 @@ pub(super) fn all_kernels(session: &Session) -> Result<u8> {
 
 /// The installed kernels that have headers, in the order they are worked on, and those that have
 /// none.
-pub(super) fn kernels(session: &Session) -> Result<(Vec<KernelRelease>, Vec<KernelRelease>)> {
+pub fn kernels(session: &Session) -> Result<(Vec<KernelRelease>, Vec<KernelRelease>)> {
     let tree = &session.tree;
     let (mut kernels, mut bare) = (Vec::new(), Vec::new());
     for kernel in tree.installed_kernels()?.into_iter().rev() {
@@ -259,6 +259,7 @@ fn items(session: &Session, target: &Target, candidates: &[Candidate]) -> Result
             excluded: candidate.excluded.clone(),
             after: if doomed.is_some() { Vec::new() } else { after },
             goal: Goal::Installed,
+            redo: Redo::No,
             doomed,
         });
     }

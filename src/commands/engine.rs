@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result};
 
 use super::add::shown_script;
-use super::items::{Done, Goal, Item, Kind, headers_missing};
+use super::items::{Done, Goal, Item, Kind, Redo, headers_missing};
 use super::session::Session;
 use crate::build::jobs::Jobs;
 use crate::build::sign::Signer;
@@ -212,7 +212,7 @@ impl<'a> Engine<'a> {
 
     fn bring(&self, item: &Item, report: &Report) -> Result<(Done, Option<Applied>)> {
         let (session, target, id) = (self.session, self.target, &item.id);
-        let force = session.options.force || item.kind == Kind::Rebuild;
+        let force = session.options.force || item.redo != Redo::No;
         let tree = &session.tree;
         if tree.is_broken(id) {
             return Err(Failure::Broken { id: id.clone() }.into());
@@ -242,8 +242,8 @@ impl<'a> Engine<'a> {
 
     fn must_build(&self, item: &Item, state: &State) -> bool {
         match item.goal {
-            Goal::Built => self.session.options.force || item.kind == Kind::Rebuild || *state == State::Added,
-            Goal::Installed => *state == State::Added || item.kind == Kind::Rebuild,
+            Goal::Built => self.session.options.force || item.redo == Redo::Build || *state == State::Added,
+            Goal::Installed => *state == State::Added || item.redo == Redo::Build,
         }
     }
 
@@ -284,7 +284,7 @@ impl<'a> Engine<'a> {
         };
         let _lock = tree.lock_module(id, report)?;
         // Whoever held the lock may have done it for us.
-        let anew = session.options.force || item.kind == Kind::Rebuild;
+        let anew = session.options.force || item.redo == Redo::Build;
         if !anew && tree.state(id, target) != State::Added {
             return Ok(());
         }
@@ -337,7 +337,7 @@ impl<'a> Engine<'a> {
                 return Err(Failure::PreInstallFailed.into());
             }
         }
-        let again = item.kind == Kind::Rebuild;
+        let again = item.redo != Redo::No && place.state() == State::Installed;
         let how = How {
             force: session.options.force || again,
             any_version: session.options.force_version_override,

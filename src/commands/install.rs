@@ -7,7 +7,7 @@ use super::add::{Named, add_if_missing, check_strictly};
 use super::autoinstall::{Caller, autoinstall};
 use super::each::each;
 use super::gate::finish;
-use super::items::{Done, Goal, Item, Kind, rebuilds};
+use super::items::{Done, Goal, Item, Kind, Redo, rebuilds};
 use super::run::{Initramfs, RunResult, newest_versions, run};
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
@@ -23,7 +23,7 @@ pub(super) fn build(session: &Session, module: &ModuleArg, targets: &TargetArgs)
         Named::Package(ids) => ids,
     };
     each(session, &session.targets(targets)?, |target| {
-        let built = |id| conclude(session, id, one(session, id, target, Goal::Built, Initramfs::Ours)?);
+        let built = |id| conclude(session, id, one(session, id, target, Goal::Built)?);
         first_failure(session, ids.iter().map(built))
     })
 }
@@ -34,7 +34,7 @@ pub(super) fn install(session: &Session, module: &ModuleArg, targets: &TargetArg
     let named = add_if_missing(session, module, "install")?;
     let targets = session.targets(targets)?;
     let asked = |id: &ModuleId, target: &Target| {
-        let result = one(session, id, target, Goal::Installed, Initramfs::Ours)?;
+        let result = one(session, id, target, Goal::Installed)?;
         finish(session, target, &result)?;
         conclude(session, id, result)
     };
@@ -77,23 +77,23 @@ fn mention(session: &Session, id: &ModuleId, target: &Target) {
     }
 }
 
-/// Installs one registered module for one kernel; for hooks.
-pub fn install_one(session: &Session, id: &ModuleId, target: &Target) -> Result<RunResult> {
-    let result = one(session, id, target, Goal::Installed, Initramfs::Ours)?;
+/// Installs one registered module for one kernel, and does it again if it is there: its source may
+/// have changed, or `is_built` says that what is kept has just come. For hooks.
+pub fn install_anew(session: &Session, id: &ModuleId, target: &Target, is_built: bool) -> Result<RunResult> {
+    let redo = if is_built { Redo::Install } else { Redo::Build };
+    let items = items(session, id, target, Goal::Installed, redo)?;
+    let result = with_rebuilds(session, target, items)?;
     finish(session, target, &result)?;
     Ok(result)
 }
 
-fn one(
-    session: &Session,
-    id: &ModuleId,
-    target: &Target,
-    goal: Goal,
-    initramfs: Initramfs,
-) -> Result<RunResult> {
-    let mut items = items(session, id, target, goal)?;
+fn one(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Result<RunResult> {
+    with_rebuilds(session, target, items(session, id, target, goal, Redo::No)?)
+}
+
+fn with_rebuilds(session: &Session, target: &Target, mut items: Vec<Item>) -> Result<RunResult> {
     items.extend(rebuilds(session, target, &items)?);
-    run(session, target, &items, initramfs)
+    run(session, target, &items, Initramfs::Ours)
 }
 
 /// The failure of the module that was asked for is the run's; those of others are printed on the
@@ -124,7 +124,13 @@ fn conclude(session: &Session, id: &ModuleId, result: RunResult) -> Result<()> {
 }
 
 /// The module behind everything that it depends on and that is not installed yet.
-pub(super) fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Result<Vec<Item>> {
+pub(super) fn items(
+    session: &Session,
+    id: &ModuleId,
+    target: &Target,
+    goal: Goal,
+    redo: Redo,
+) -> Result<Vec<Item>> {
     if session.tree.is_broken(id) {
         return Err(Failure::Broken { id: id.clone() }.into());
     }
@@ -139,7 +145,7 @@ pub(super) fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goa
         }
     }
     let mut nodes = Vec::new();
-    for (id, loaded) in &candidates {
+    for (at, (id, loaded)) in candidates.iter().enumerate() {
         let is_there = match session.tree.state(id, target) {
             State::Added => false,
             State::Built => goal == Goal::Built,
@@ -147,7 +153,7 @@ pub(super) fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goa
         };
         // What is there already, or is ruled out, needs no dependencies any more.
         let mut depends = Vec::new();
-        if !is_there && !loaded.conf.is_excluded(target, &kernel) {
+        if (!is_there || (redo == Redo::Build && at == 0)) && !loaded.conf.is_excluded(target, &kernel) {
             for name in &loaded.conf.build_depends {
                 let versions = session.tree.versions(name)?;
                 if !versions.iter().any(|version| session.tree.state(version, target) == State::Installed) {
@@ -187,6 +193,7 @@ pub(super) fn items(session: &Session, id: &ModuleId, target: &Target, goal: Goa
             after: known.into_iter().filter_map(position).collect(),
             // What others are built against has to be installed.
             goal: if *at == 0 { goal } else { Goal::Installed },
+            redo: if *at == 0 { redo } else { Redo::No },
             kind: Kind::Asked,
             doomed,
         });

@@ -16,6 +16,16 @@ pub(super) enum Goal {
     Installed,
 }
 
+/// What is done although it has been done. What is installed is replaced, not removed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Redo {
+    No,
+    /// What is kept of the build is installed.
+    Install,
+    /// It is built, too.
+    Build,
+}
+
 /// Why a module is worked on, which decides how it is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -39,6 +49,7 @@ pub(super) struct Item {
     /// The items (by position, all before this one) that must succeed first.
     pub after: Vec<usize>,
     pub goal: Goal,
+    pub redo: Redo,
     pub kind: Kind,
     /// A failure known beforehand.
     pub doomed: Option<Failure>,
@@ -90,7 +101,7 @@ pub(super) fn rebuilds(session: &Session, target: &Target, items: &[Item]) -> Re
         if !after.is_empty() {
             let excluded = loaded.conf.excluded_records(target, &kernel);
             let (goal, kind, doomed) = (Goal::Installed, Kind::Rebuild, None);
-            found.push(Item { id, loaded, excluded, after, goal, kind, doomed });
+            found.push(Item { id, loaded, excluded, after, goal, redo: Redo::Build, kind, doomed });
         }
     }
     Ok(found)

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::gate::finish;
 use super::install::items;
-use super::items::{Done, Goal, Item, Kind, rebuilds};
+use super::items::{Done, Goal, Item, Kind, Redo, rebuilds};
 use super::run::{Initramfs, RunResult, run};
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
@@ -78,7 +78,7 @@ fn all_items(session: &Session, wanted: &[ModuleId], target: &Target) -> (Vec<It
     let mut all: Vec<Item> = Vec::new();
     let mut failed = None;
     for at in plan::order(&nodes).order {
-        let of_one = match items(session, &wanted[at], target, Goal::Installed) {
+        let of_one = match items(session, &wanted[at], target, Goal::Installed, Redo::No) {
             Ok(of_one) => of_one,
             Err(error) => {
                 let code = super::report_error(&session.report, &error);

@@ -31,11 +31,12 @@ use crate::sys::report::Report;
 use crate::sys::signals;
 use session::Session;
 
-pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled};
+pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled, kernels};
 pub use gate::{grub_script, hold_unproven, look_again, mark_booted, mark_pending, prove_installed};
-pub use install::install_one;
+pub use install::install_anew;
 pub use items::Done;
 pub use kernel::kernel_gone;
+pub use rpm_upgrade::note_of_scriptlet;
 pub use run::RunResult;
 pub use tarball::load_or_register;
 

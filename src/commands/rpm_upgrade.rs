@@ -39,10 +39,12 @@ struct Note {
     count: Option<u32>,
 }
 
-/// The scriptlet that called us.
+/// Who called us.
 #[derive(Debug, PartialEq, Eq)]
 struct Caller {
     transaction: Transaction,
+    /// Whether that is a scriptlet for certain.
+    is_scriptlet: bool,
     /// How many packages of its name there are when the scriptlet's part is done, its `$1`
     /// (rpm-scriptlets(7)): of a %post 2 in an upgrade, of a %preun 0 if the package goes for good.
     count: Option<u32>,
@@ -53,13 +55,29 @@ pub(super) fn note(session: &Session, id: &ModuleId) -> Result<()> {
     if !session.options.rpm_safe_upgrade {
         return Ok(());
     }
-    let Some(Caller { transaction, count }) = caller(session) else {
-        session.report.warning(
-            "the rpm transaction cannot be found in /proc, so --rpm_safe_upgrade cannot keep its end from removing \
-             what is added now",
-        );
-        return Ok(());
-    };
+    match caller(session) {
+        Some(caller) => write_down(session, id, caller),
+        None => {
+            session.report.warning(
+                "the rpm transaction cannot be found in /proc, so --rpm_safe_upgrade cannot keep its end from \
+                 removing what is added now",
+            );
+            Ok(())
+        }
+    }
+}
+
+/// As [`note`], for `common.postinst`: dkms's model of a spec calls that in %post, and names the
+/// option only in %preun.
+pub fn note_of_scriptlet(session: &Session, id: &ModuleId) -> Result<()> {
+    match caller(session) {
+        Some(caller) if caller.is_scriptlet => write_down(session, id, caller),
+        _ => Ok(()),
+    }
+}
+
+fn write_down(session: &Session, id: &ModuleId, caller: Caller) -> Result<()> {
+    let Caller { transaction, count, .. } = caller;
     let _lock = session.tree.lock_registry(&session.report)?;
     let mut notes = read(session, &transaction)?;
     notes.added.retain(|note| !note.is_of(id));
@@ -72,7 +90,7 @@ pub(super) fn keeps(session: &Session, id: &ModuleId) -> Result<bool> {
     if !session.options.rpm_safe_upgrade {
         return Ok(false);
     }
-    let Some(Caller { transaction, count }) = caller(session) else { return Ok(false) };
+    let Some(Caller { transaction, count, .. }) = caller(session) else { return Ok(false) };
     let _lock = session.tree.lock_registry(&session.report)?;
     let mut notes = read(session, &transaction)?;
     let Some(note) = notes.added.iter().find(|note| note.is_of(id)) else { return Ok(false) };
@@ -133,7 +151,7 @@ fn find(ancestors: &[Process], boot: &str) -> Option<Caller> {
     let Process { pid, started, .. } = ancestors.get(at)?;
     let transaction = Transaction { boot: boot.to_owned(), pid: *pid, started: *started };
     let count = scriptlet.and_then(|at| argument(&ancestors[at])).and_then(|word| word.parse().ok());
-    Some(Caller { transaction, count })
+    Some(Caller { transaction, is_scriptlet: scriptlet.is_some(), count })
 }
 
 /// What follows the file of a scriptlet (rpm, lib/rpmscript.cc: `INTERPRETER TMP/rpm-tmp.XXXXXX $1`).

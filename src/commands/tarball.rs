@@ -12,7 +12,7 @@ use super::session::Session;
 use crate::build::keys::private_keys;
 use crate::cli::{ArchiveContent, ModuleArg, TargetArgs};
 use crate::failure::Failure;
-use crate::module::ModuleId;
+use crate::module::{ModuleId, Target};
 use crate::package::compression::Compression;
 use crate::package::layout::{BINARIES_ONLY, Layout, MAIN_TREE, SOURCE_TREE};
 use crate::package::tarball::Tarball;
@@ -108,15 +108,25 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Registers what an archive holds, with the modules built. An archive of another module than
+/// Registers what an archive holds, with the modules built.
+pub(super) fn load(session: &Session, archive: &Path) -> Result<ModuleId> {
+    load_archive(session, archive, None, session.options.force).map(|(id, _)| id)
+}
+
+/// Returns the module, and what the archive brought built. An archive of another module than
 /// `expected` is refused.
-pub(super) fn load(session: &Session, archive: &Path, expected: Option<&ModuleId>) -> Result<ModuleId> {
+fn load_archive(
+    session: &Session,
+    archive: &Path,
+    expected: Option<&ModuleId>,
+    force: bool,
+) -> Result<(ModuleId, Vec<Target>)> {
     if !archive.is_file() {
         let path = archive.display().to_string();
         let is_there = archive.exists();
         return Err(if is_there { Failure::NoFile { path } } else { Failure::ArchiveMissing { path } }.into());
     }
-    let (checked, was_added) = {
+    let (checked, brought, was_added) = {
         let unpacked = Unpacked::new(session, archive)?;
         let id = unpacked.identify()?;
         if let Some(expected) = expected.filter(|expected| **expected != id) {
@@ -124,21 +134,22 @@ pub(super) fn load(session: &Session, archive: &Path, expected: Option<&ModuleId
         }
         let _lock = session.tree.lock_module(&id, &session.report)?;
         let registered = session.tree.is_registered(&id) && !session.tree.is_broken(&id);
+        let (checked, brought) = unpacked.place(&id, registered, force)?;
         // With --force one that is registered gets here, too: its source may be another one now.
-        (unpacked.place(&id, registered)?, !registered || !unpacked.layout.binaries_only)
+        (checked, brought, !registered || !unpacked.layout.binaries_only)
     };
     if was_added {
         run_post_add(session, &checked)?;
     }
-    Ok(checked.id)
+    Ok((checked.id, brought))
 }
 
-/// Registers a module that a package brings, from the package's archive if that is there; for
-/// hooks.
-pub fn load_or_register(session: &Session, id: &ModuleId, archive: Option<&Path>) -> Result<()> {
-    match archive.filter(|archive| archive.is_file() && !session.tree.is_registered(id)) {
-        Some(archive) => load(session, archive, Some(id)).map(|_| ()),
-        None => register_if_missing(session, id),
+/// Registers a module that a package brings, from the package's archive if that is there, in the
+/// place of what was registered; for hooks. Returns what it is built for by that.
+pub fn load_or_register(session: &Session, id: &ModuleId, archive: Option<&Path>) -> Result<Vec<Target>> {
+    match archive {
+        Some(archive) => load_archive(session, archive, Some(id), true).map(|(_, brought)| brought),
+        None => register_if_missing(session, id).map(|()| Vec::new()),
     }
 }
 
@@ -199,9 +210,9 @@ impl<'a> Unpacked<'a> {
     }
 
     /// Moves everything to its place, or nothing.
-    fn place(&self, id: &ModuleId, registered: bool) -> Result<CheckedConf> {
+    fn place(&self, id: &ModuleId, registered: bool, force: bool) -> Result<(CheckedConf, Vec<Target>)> {
         let (session, layout) = (self.session, &self.layout);
-        let (tree, report, force) = (&session.tree, &session.report, session.options.force);
+        let (tree, report) = (&session.tree, &session.report);
         if registered && !force {
             let id = id.clone();
             return Err(match layout.has_main_tree {
@@ -247,6 +258,7 @@ impl<'a> Unpacked<'a> {
         let fresh = !tree.is_registered(id);
         let version = self.directory.join("version");
         fs::create_dir(&version)?;
+        let mut brought = Vec::new();
         for (target, part) in &layout.built {
             let place = tree.target_dir(id, target);
             if !force && files::exists(&place) {
@@ -254,6 +266,7 @@ impl<'a> Unpacked<'a> {
                 continue;
             }
             report.line(format_args!("Loading {}...", place.display()));
+            brought.push(target.clone());
             if fresh {
                 let kernel = version.join(&target.kernel);
                 fs::create_dir_all(&kernel)?;
@@ -289,7 +302,7 @@ impl<'a> Unpacked<'a> {
             files::remove_empty_up_to(&tree.module_dir(id.name()), &tree.dkms);
             return Err(error);
         }
-        Ok(checked)
+        Ok((checked, brought))
     }
 }
 

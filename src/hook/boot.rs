@@ -2,7 +2,7 @@
 //! The start of the machine: `dkms.service`, and `dkms_autoinstaller`, which other software calls
 //! by its path.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::target;
 use crate::commands::session::Session;
@@ -26,7 +26,10 @@ pub(super) fn autoinstaller(session: &Session, args: &[String]) -> Result<u8> {
     match args.first().map(String::as_str) {
         Some("start") => {}
         Some("stop" | "restart" | "force-reload" | "status" | "reload") => return Ok(0),
-        _ => bail!("expected: dkms_autoinstaller start [KERNEL-VERSION]"),
+        _ => {
+            session.report.err("Usage: dkms_autoinstaller start [KERNEL-VERSION]");
+            return Ok(2);
+        }
     }
     session.begin_changes()?;
     let kernel = match args.get(1) {

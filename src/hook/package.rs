@@ -1,77 +1,108 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a Debian `*-dkms` package's postinst calls: `/usr/lib/dkms/common.postinst NAME VERSION
-//! TARBALL-DIRECTORY ARCH OLD-VERSION`.
+//! What the postinst of a `*-dkms` package calls (dh_dkms on Debian, specs elsewhere):
+//! `/usr/lib/dkms/common.postinst NAME VERSION TARBALL-DIRECTORY ARCH OLD-VERSION`.
 
 use anyhow::{Result, bail};
 
-use super::{held_fails, target};
+use super::held_fails;
 use crate::commands::session::Session;
-use crate::commands::{Done, has_been_disabled, install_one, load_or_register, report_error};
+use crate::commands::{self, Done, has_been_disabled, load_or_register, note_of_scriptlet, report_error};
+use crate::failure::Failure;
 use crate::kernel::KernelRelease;
-use crate::module::ModuleId;
+use crate::module::{Arch, ModuleId, Target};
 
 pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> {
     let [name, version, rest @ ..] = args else {
         bail!("expected: common.postinst NAME VERSION [TARBALL-DIRECTORY [ARCH [OLD-VERSION]]]");
     };
     let id = ModuleId::new(name, version)?;
-    session.begin_changes()?;
-    // Packages without an archive name a directory that need not be there, or the empty word.
-    let directory = rest.first().filter(|directory| !directory.is_empty());
-    let archive =
-        directory.map(|directory| session.tree.path(directory).join(format!("{name}-{version}.dkms.tar.gz")));
-    load_or_register(session, &id, archive.as_deref())?;
+    let argument = |at: usize| rest.get(at).filter(|word| !word.is_empty());
+    let arch = argument(1).map(|word| Arch::new(word)).transpose()?;
+    let report = &session.report;
+    // As with dkms the module is not even registered then.
     if has_been_disabled(session) {
-        session.report.line("Automatic installation of modules has been disabled.");
+        report.line("Automatic installation of modules has been disabled.");
+        return Ok(0);
+    }
+    session.begin_changes()?;
+    note_of_scriptlet(session, &id)?;
+    // Packages without an archive name a directory that need not be there, or the empty word.
+    let archive = argument(0)
+        .map(|directory| session.tree.path(directory).join(format!("{name}-{version}.dkms.tar.gz")));
+    let archive = archive.filter(|archive| archive.is_file());
+    if archive.is_none() {
+        report.line(format_args!("Loading new {id} DKMS files..."));
+    }
+    let brought = match load_or_register(session, &id, archive.as_deref()) {
+        // dkms passes over a package that has brought nothing.
+        Err(error) if matches!(error.downcast_ref(), Some(Failure::SourceMissing { .. })) => {
+            report
+                .warning(format_args!("nothing is built, because {id} has come without its source: {error}"));
+            return Ok(0);
+        }
+        result => result?,
+    };
+    if !session.load(&id, None)?.conf.autoinstall {
+        report.line(format_args!("Not building the {name} module which does not have AUTOINSTALL enabled."));
         return Ok(0);
     }
     let (mut failed, mut held) = (false, false);
     for kernel in kernels(session)? {
-        let build = session.tree.kernel_dir(&kernel).join("build");
-        if !build.exists() {
-            session.report.line(format_args!(
-                "Module build for kernel {kernel} was skipped since the kernel headers for this kernel do not seem to \
-                 be installed."
-            ));
-            continue;
-        }
-        let result = install_one(session, &id, &target(session, kernel))?;
+        let target = Target { kernel, arch: arch.clone().unwrap_or_else(|| session.tree.arch.clone()) };
+        report.line(format_args!("\nBuilding initial module {id} for {}", target.kernel));
+        let result = commands::install_anew(session, &id, &target, brought.contains(&target))?;
         held |= result.gate.as_ref().is_some_and(|outcome| outcome.holds_for(&id));
         for (_, done) in result.modules {
             match done {
                 Done::Failed(error) => {
-                    report_error(&session.report, &error);
+                    report_error(report, &error);
                     failed = true;
                 }
                 Done::Skipped(error) => {
-                    report_error(&session.report, &error);
+                    report_error(report, &error);
                 }
                 _ => {}
             }
         }
     }
     if failed {
-        session.report.err(format_args!(
+        report.err(format_args!(
             "dkms: WARNING: {id} could not be installed for every kernel (see above).\n\
-             dkms: Mend the cause, then run: dkms autoinstall"
+             dkms: Mend the cause, then run: dkms autoinstall --all-kernels"
         ));
     }
     Ok(u8::from(held && held_fails(session)?))
 }
 
-/// The running and the newest kernel, or all of them if the framework says so. In a chroot the
-/// running kernel is another system's.
+/// The running and the newest kernel, or all of them if the framework says so, or in a chroot,
+/// where the running kernel is another system's; as far as they have headers.
 fn kernels(session: &Session) -> Result<Vec<KernelRelease>> {
-    let installed = session.tree.installed_kernels()?;
-    if session.framework.autoinstall_all_kernels {
-        return Ok(installed);
+    let report = &session.report;
+    // The running one comes first, then from the newest.
+    let (mut kernels, bare) = commands::kernels(session)?;
+    let running = session.tree.running_kernel().ok();
+    match running.clone().filter(|running| kernels.contains(running) || bare.contains(running)) {
+        None => report
+            .line("The running kernel is not installed here, as in a chroot: building for every kernel."),
+        Some(_) if session.framework.autoinstall_all_kernels => {}
+        Some(running) if kernels.contains(&running) => kernels.truncate(2),
+        Some(running) => {
+            report.line(format_args!(
+                "Module build for kernel {running} was skipped since the kernel headers for this kernel do not seem \
+                 to be installed."
+            ));
+            kernels.truncate(1);
+        }
     }
-    let running = session.tree.running_kernel().ok().filter(|kernel| installed.contains(kernel));
-    let newest = installed.last().cloned();
-    let mut kernels: Vec<KernelRelease> = running.into_iter().chain(newest).collect();
-    kernels.dedup();
     if kernels.is_empty() {
-        session.report.line("No kernel is installed that modules could be built for.");
+        report.line("WARNING: No kernel headers were found, skipping module build.");
+        let wanted = bare.iter().find(|kernel| running.as_ref() == Some(kernel)).or(bare.first());
+        if let Some(advice) = wanted.and_then(|kernel| session.distribution.headers_advice(kernel)) {
+            report.line(advice);
+        }
+    } else {
+        let names: Vec<&str> = kernels.iter().map(KernelRelease::as_str).collect();
+        report.line(format_args!("Building for {}", names.join(", ")));
     }
     Ok(kernels)
 }
