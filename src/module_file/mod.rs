@@ -4,8 +4,13 @@
 
 mod code;
 mod compression;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod linking;
 mod loadable;
 mod signature;
+mod signer;
+mod symbols;
 mod vermagic;
 
 use anyhow::{Context, Result, bail};
@@ -13,8 +18,11 @@ use object::{Object, ObjectKind, ObjectSection};
 
 pub use code::same_code;
 pub use compression::{Compression, unpacked};
+pub use linking::{Linked, Offer, Strictness, link};
 pub use loadable::{Wanted, check_loadable};
 pub use signature::{Signed, signed};
+pub use signer::{Certificate, Signer, signers};
+pub use symbols::{Export, Exports, Need, Symbols, VMLINUX};
 pub use vermagic::{kernel_vermagic, same_magic};
 
 /// A name as the kernel compares it: with underscores.
@@ -47,6 +55,11 @@ impl ModInfo {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
         ))
+    }
+
+    /// Every value of a key.
+    pub fn all(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// The first value of a key.

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Modules made up for tests: real ELF files, with what the kernel looks at and no code.
+
+use object::write::{Object, SectionId, StandardSection, Symbol, SymbolSection};
+use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
+
+/// A module in the making.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Made {
+    info: Vec<u8>,
+    /// Names with whether they are weak.
+    needs: Vec<(String, bool)>,
+    versions: Option<Vec<(String, u32)>>,
+    extended_versions: Vec<(String, u32)>,
+    exports: Vec<(String, u32, bool, String)>,
+    absolute_crcs: bool,
+    common: Vec<String>,
+}
+
+impl Made {
+    /// One of this name, for Linux 6.1.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::default().info("name", name).info("vermagic", "6.1 SMP mod_unload modversions ")
+    }
+
+    pub(crate) fn info(mut self, key: &str, value: &str) -> Self {
+        self.info.extend(format!("{key}={value}\0").bytes());
+        self
+    }
+
+    pub(crate) fn gpl(self) -> Self {
+        self.info("license", "GPL")
+    }
+
+    pub(crate) fn needs(mut self, name: &str) -> Self {
+        self.needs.push((name.to_owned(), false));
+        self
+    }
+
+    pub(crate) fn may_need(mut self, name: &str) -> Self {
+        self.needs.push((name.to_owned(), true));
+        self
+    }
+
+    pub(crate) fn version(mut self, name: &str, crc: u32) -> Self {
+        self.versions.get_or_insert_default().push((name.to_owned(), crc));
+        self
+    }
+
+    pub(crate) fn extended_version(mut self, name: &str, crc: u32) -> Self {
+        self.extended_versions.push((name.to_owned(), crc));
+        self
+    }
+
+    pub(crate) fn exports(self, name: &str, crc: u32) -> Self {
+        self.export(name, crc, false, "")
+    }
+
+    pub(crate) fn export(mut self, name: &str, crc: u32, gpl_only: bool, namespace: &str) -> Self {
+        self.exports.push((name.to_owned(), crc, gpl_only, namespace.to_owned()));
+        self
+    }
+
+    /// Versions as kernels before 5.19 had them: in the symbol, not where it points to.
+    pub(crate) fn absolute_crcs(mut self) -> Self {
+        self.absolute_crcs = true;
+        self
+    }
+
+    pub(crate) fn common(mut self, name: &str) -> Self {
+        self.common.push(name.to_owned());
+        self
+    }
+
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let mut elf = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+        let section = |elf: &mut Object<'_>, name: &str, data: &[u8]| {
+            let section = elf.add_section(Vec::new(), name.as_bytes().to_vec(), SectionKind::ReadOnlyData);
+            elf.append_section_data(section, data, 1);
+            section
+        };
+        section(&mut elf, ".modinfo", &self.info);
+        // Without any symbol there would be no table of them, which every module has.
+        let text = elf.section_id(StandardSection::Text);
+        symbol(&mut elf, "init_module", SymbolSection::Section(text), 0, false);
+        for (name, weak) in &self.needs {
+            symbol(&mut elf, name, SymbolSection::Undefined, 0, *weak);
+        }
+        for name in &self.common {
+            symbol(&mut elf, name, SymbolSection::Common, 0, false);
+        }
+        if let Some(versions) = &self.versions {
+            let mut data = Vec::new();
+            for (name, crc) in versions {
+                let mut entry = [0; 64];
+                entry[..8].copy_from_slice(&u64::from(*crc).to_le_bytes());
+                entry[8..8 + name.len()].copy_from_slice(name.as_bytes());
+                data.extend(entry);
+            }
+            section(&mut elf, "__versions", &data);
+        }
+        if !self.extended_versions.is_empty() {
+            let crcs: Vec<u8> =
+                self.extended_versions.iter().flat_map(|(_, crc)| crc.to_le_bytes()).collect();
+            let names: String = self.extended_versions.iter().map(|(name, _)| format!("{name}\0")).collect();
+            section(&mut elf, "__version_ext_crcs", &crcs);
+            section(&mut elf, "__version_ext_names", names.as_bytes());
+        }
+        if !self.exports.is_empty() {
+            let plain = section(&mut elf, "__ksymtab", &[]);
+            let gpl = section(&mut elf, "__ksymtab_gpl", &[]);
+            let crcs = section(&mut elf, "__kcrctab", &[]);
+            let strings = section(&mut elf, "__ksymtab_strings", &[]);
+            for (name, crc, gpl_only, namespace) in &self.exports {
+                let append = |elf: &mut Object<'_>, section: SectionId, data: &[u8]| {
+                    elf.append_section_data(section, data, 1)
+                };
+                let table = if *gpl_only { gpl } else { plain };
+                let at = append(&mut elf, table, &[0; 12]);
+                symbol(&mut elf, &format!("__ksymtab_{name}"), SymbolSection::Section(table), at, false);
+                let at = append(&mut elf, crcs, &crc.to_le_bytes());
+                let crc = match self.absolute_crcs {
+                    true => (SymbolSection::Absolute, u64::from(*crc)),
+                    false => (SymbolSection::Section(crcs), at),
+                };
+                symbol(&mut elf, &format!("__crc_{name}"), crc.0, crc.1, false);
+                append(&mut elf, strings, format!("{name}\0").as_bytes());
+                let at = append(&mut elf, strings, format!("{namespace}\0").as_bytes());
+                symbol(&mut elf, &format!("__kstrtabns_{name}"), SymbolSection::Section(strings), at, false);
+            }
+        }
+        elf.write().unwrap()
+    }
+}
+
+fn symbol(elf: &mut Object<'_>, name: &str, section: SymbolSection, value: u64, weak: bool) {
+    elf.add_symbol(Symbol {
+        name: name.as_bytes().to_vec(),
+        value,
+        size: 8,
+        kind: SymbolKind::Data,
+        scope: SymbolScope::Linkage,
+        weak,
+        section,
+        flags: SymbolFlags::None,
+    });
+}
