@@ -150,6 +150,7 @@ impl Gate<'_> {
             return Ok(is_freed.then(|| Outcome { verdict: fit(), before }));
         }
         let proof = prove(self.tree, kernel, critical, image)?;
+        proof.warnings.iter().for_each(|warning| self.report.warning(warning));
         let (standing, mut reasons) = match (proof.missing.is_empty(), proof.awaited.is_empty()) {
             (false, _) => (Standing::Held, proof.missing),
             (true, false) => (Standing::Pending, proof.awaited),

@@ -43,7 +43,8 @@ impl Compression {
         }
     }
 
-    fn of_bytes(bytes: &[u8]) -> Self {
+    /// How a file is compressed, which its first bytes tell.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
         match bytes {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,

@@ -20,7 +20,12 @@ pub(crate) struct Made {
 impl Made {
     /// One of this name, for Linux 6.1.
     pub(crate) fn new(name: &str) -> Self {
-        Self::default().info("name", name).info("vermagic", "6.1 SMP mod_unload modversions ")
+        Self::nameless().info("name", name).info("vermagic", "6.1 SMP mod_unload modversions ")
+    }
+
+    /// One that says nothing of itself.
+    pub(crate) fn nameless() -> Self {
+        Self::default()
     }
 
     pub(crate) fn info(mut self, key: &str, value: &str) -> Self {

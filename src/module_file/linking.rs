@@ -32,7 +32,9 @@ impl Strictness {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer<'a> {
     Found(&'a Export),
-    /// Nobody has it who would be there.
+    /// Only a module has it that would not be there.
+    Absent(&'a Export),
+    /// Nobody has it.
     Nowhere,
     /// Not everybody who may have it is known.
     Unknown,
@@ -95,6 +97,7 @@ pub fn link<'a>(
     find: &dyn Fn(&str, Option<u32>) -> Offer<'a>,
 ) -> Linked {
     let version_of = |name: &str| symbols.versions.as_ref().and_then(|versions| versions.get(name)).copied();
+    let mut absent = Vec::new();
     let (mut nowhere, mut unknown, mut other_version, mut unversioned) = (vec![], vec![], vec![], vec![]);
     let (mut not_for_us, mut not_imported, mut not_gpl) = (vec![], vec![], vec![]);
     let mut uses_gpl_only = false;
@@ -104,7 +107,12 @@ pub fn link<'a>(
         let version = version_of(symbol);
         let export = match find(symbol, version) {
             Offer::Found(export) => export,
-            Offer::Nowhere | Offer::Unknown if *weak => continue,
+            Offer::Absent(_) | Offer::Nowhere | Offer::Unknown if *weak => continue,
+            Offer::Absent(export) => {
+                let owner = export.owner.rsplit('/').next().unwrap_or_default();
+                absent.push(format!("{symbol} of {owner}"));
+                continue;
+            }
             Offer::Nowhere => {
                 nowhere.push(symbol.as_str());
                 continue;
@@ -140,6 +148,12 @@ pub fn link<'a>(
     let mut linked = Linked::default();
     if !nowhere.is_empty() {
         linked.problems.push(format!("it needs what the kernel does not have: {}", listed(&nowhere)));
+    }
+    if !absent.is_empty() {
+        let names: Vec<&str> = absent.iter().map(String::as_str).collect();
+        linked
+            .problems
+            .push(format!("it needs what no module has that would be loaded before it: {}", listed(&names)));
     }
     if !other_version.is_empty() {
         linked
@@ -209,6 +223,7 @@ mod tests {
                            0x00000003\tkobj\tvmlinux\tEXPORT_SYMBOL_GPL\t\n\
                            0x00000004\tdma\tvmlinux\tEXPORT_SYMBOL\tDMA_BUF\n\
                            0x00000005\tkvm\tvmlinux\tEXPORT_SYMBOL\tmodule:kvm-*,vfio_pci\n\
+                           0x00000006\taway\tfs/away/away\tEXPORT_SYMBOL\t\n\
                            0x00000000\tasm\tvmlinux\tEXPORT_SYMBOL\t\n";
     const STRICT: Strictness =
         Strictness { versions_needed: true, imports_optional: false, taint_is_inherited: true };
@@ -228,6 +243,7 @@ mod tests {
             .get(symbol)
             .or_else(|| other.get(symbol))
         {
+            Some(export) if export.owner.contains('/') => Offer::Absent(export),
             Some(export) => Offer::Found(export),
             None if complete => Offer::Nowhere,
             None => Offer::Unknown,
@@ -237,7 +253,7 @@ mod tests {
     #[rstest]
     #[case::needs_nothing(made())]
     #[case::same_version(made().needs("printk").version("printk", 2))]
-    #[case::weak(made().may_need("nowhere"))]
+    #[case::weak(made().may_need("nowhere").may_need("away"))]
     #[case::gpl(made().needs("kobj").version("kobj", 3))]
     #[case::gpl_as_an_option(Made::new("foo").info("license", "NVIDIA").version("module_layout", 1).may_need("kobj").version("kobj", 3))]
     #[case::imported(made().needs("dma").version("dma", 4).info("import_ns", "OTHER").info("import_ns", "DMA_BUF"))]
@@ -250,6 +266,7 @@ mod tests {
 
     #[rstest]
     #[case::unknown(made().needs("nowhere"), "what the kernel does not have: nowhere")]
+    #[case::of_an_absent_module(made().needs("away"), "would be loaded before it: away of away")]
     #[case::other_version(made().needs("printk").version("printk", 7), "other versions of what it uses: printk")]
     #[case::other_layout(Made::new("foo").version("module_layout", 7), "of what it uses: module_layout")]
     #[case::other_version_of_a_weak_one(made().may_need("printk").version("printk", 7), "uses: printk")]

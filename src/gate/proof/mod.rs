@@ -2,17 +2,24 @@
 //! Whether what the machine needs to boot is really there for a kernel: looks at the install tree
 //! and the initramfs as they are now, whatever any run says it did. Changes nothing.
 
-use std::collections::BTreeMap;
+mod command_line;
+mod examine;
+mod firmware;
+mod index;
+mod modprobe;
+mod own;
+mod signing;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use fs_err as fs;
+
+pub use examine::{Examiner, Finding};
 
 use super::verdict::{Critical, Input};
 use crate::kernel::KernelRelease;
-use crate::module_file::{self, Wanted, canonical, check_loadable, kernel_vermagic};
-use crate::sys::files;
 use crate::tree::Tree;
 
 /// What is expected of the initramfs.
@@ -33,41 +40,27 @@ pub struct Proof {
     pub missing: Vec<String>,
     /// What is still to come.
     pub awaited: Vec<String>,
+    /// What may be wrong, or could not be told: never a reason for a verdict.
+    pub warnings: Vec<String>,
     /// The files that the proof stands and falls with: the images, from which the machine boots
     /// whatever becomes of the install tree; where there is none, the modules.
     pub inputs: Vec<Input>,
 }
 
-/// Looks for every critical module where modprobe would find it, and at the initramfs.
+/// Looks at every critical module where modprobe would find it, and at the initramfs.
 pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: &Image) -> Result<Proof> {
     let mut proof = Proof::default();
-    let index = Index::read(&tree.kernel_dir(kernel))?;
-    let config = tree.kernel_config(kernel)?;
-    let vermagic = kernel_vermagic(kernel, &config);
-    // Other kernels take what is not signed, unless firmware or command line have them refuse it.
-    let signatures_enforced = config.enabled("CONFIG_MODULE_SIG_FORCE");
+    let mut examiner = Examiner::new(tree, kernel)?;
     let mut newest: Option<(SystemTime, PathBuf)> = None;
     for Critical { name, modules, .. } in critical {
         for module in modules {
-            match index.find(module) {
-                Found::Builtin => {}
-                Found::Nowhere => {
-                    proof.missing.push(format!("{name}: kernel {kernel} has no module {module}"))
-                }
-                Found::File(path) => {
-                    proof.inputs.extend(Input::look(&path));
-                    let wanted =
-                        Wanted { name: None, kernel, arch: &tree.arch, vermagic: vermagic.as_deref() };
-                    match check(&path, wanted, signatures_enforced) {
-                        Ok(time) => newest = newest.max(Some((time, path))),
-                        Err(error) => {
-                            proof
-                                .missing
-                                .push(format!("{name}: {} cannot be loaded: {error:#}", path.display()));
-                        }
-                    }
-                }
+            let finding = examiner.module(module);
+            proof.inputs.extend(finding.files.iter().filter_map(|path| Input::look(path)));
+            if let (Some(modified), Some(path)) = (finding.modified, finding.files.first()) {
+                newest = newest.max(Some((modified, path.clone())));
             }
+            proof.missing.extend(finding.problems.iter().map(|problem| format!("{name}: {problem}")));
+            proof.warnings.extend(finding.warnings.iter().map(|warning| format!("{name}: {warning}")));
         }
     }
     if let Image::Needed(images) | Image::Later(images) = image {
@@ -85,21 +78,6 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
         }
     }
     Ok(proof)
-}
-
-/// Checks one file and tells when it was put there.
-fn check(path: &Path, wanted: Wanted<'_>, signatures_enforced: bool) -> Result<SystemTime> {
-    let bytes = fs::read(path)?;
-    let image = module_file::unpacked(&bytes)?;
-    check_loadable(&image, wanted)?;
-    if signatures_enforced && module_file::signed(&image)?.is_none() {
-        bail!(
-            "it is not signed, and kernel {} takes signed modules only (once it can be signed, build and install \
-             it with --force)",
-            wanted.kernel
-        );
-    }
-    Ok(fs::metadata(path)?.modified()?)
 }
 
 /// The newest image decides: older ones are other generators' leftovers.
@@ -129,48 +107,6 @@ fn latest(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let coarse = since.subsec_nanos() == 0 && since.as_secs().is_multiple_of(2);
     if coarse { time + Duration::from_secs(2) } else { time }
-}
-
-enum Found {
-    Builtin,
-    File(PathBuf),
-    Nowhere,
-}
-
-/// A kernel's modules as modprobe sees them: modules.dep (modules.dep(5)) and modules.builtin.
-struct Index {
-    files: BTreeMap<String, PathBuf>,
-    builtin: Vec<String>,
-}
-
-impl Index {
-    fn read(kernel_dir: &Path) -> Result<Self> {
-        let text = |name: &str| -> Result<String> {
-            let text = files::read_if_there(&kernel_dir.join(name));
-            Ok(text.with_context(|| format!("reading {name}"))?.unwrap_or_default())
-        };
-        let name = |path: &str| {
-            let file = Path::new(path).file_name()?.to_str()?;
-            module_file::stem(file).map(canonical)
-        };
-        let paths = text("modules.dep")?;
-        let files = paths
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .filter_map(|(path, _)| Some((name(path)?, kernel_dir.join(path))))
-            .collect();
-        let builtin = text("modules.builtin")?.lines().filter_map(name).collect();
-        Ok(Self { files, builtin })
-    }
-
-    fn find(&self, module: &str) -> Found {
-        let module = canonical(module);
-        match self.files.get(&module) {
-            Some(path) if path.is_file() => Found::File(path.clone()),
-            _ if self.builtin.contains(&module) => Found::Builtin,
-            _ => Found::Nowhere,
-        }
-    }
 }
 
 #[cfg(test)]
