@@ -3,6 +3,7 @@
 //! each boot loader makes of it. Never builds or installs.
 
 pub mod bls;
+mod efi;
 pub mod grub;
 pub mod loader;
 pub mod next_boot;

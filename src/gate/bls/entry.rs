@@ -22,6 +22,8 @@ pub struct Entry {
     pub image: Option<String>,
     /// Paths from the partition's root.
     pub initrds: Vec<String>,
+    /// The words that the kernel is started with.
+    pub options: String,
     sort_key: Option<String>,
     machine_id: String,
     version: String,
@@ -43,6 +45,7 @@ impl Entry {
                 "sort-key" => entry.sort_key = Some(value.to_owned()),
                 "linux" | "efi" | "uki" => entry.image = Some(value.to_owned()),
                 "initrd" => entry.initrds.push(value.to_owned()),
+                "options" => entry.options = format!("{} {value}", entry.options).trim().to_owned(),
                 "architecture" if !same_arch(value, arch) => return None,
                 _ => {}
             }
@@ -79,6 +82,7 @@ impl Entry {
         entry.version = version.or_else(|| field("BUILD_ID")).unwrap_or_default();
         entry.sort_key = field("IMAGE_ID").or_else(|| field("ID"));
         entry.title = field("PRETTY_NAME").unwrap_or(stem);
+        entry.options = section(".cmdline").unwrap_or_default();
         entry.kernel = kernel.and_then(|kernel| kernel.parse().ok());
         Some(entry)
     }
@@ -156,6 +160,7 @@ mod tests {
             kernel: Some("6.1.0-56-amd64".parse().unwrap()),
             image: Some("/0011/6.1.0-56-amd64/linux".to_owned()),
             initrds: vec!["/0011/6.1.0-56-amd64/initrd.img-6.1.0-56-amd64".to_owned()],
+            options: "root=/dev/vda2 quiet".to_owned(),
             sort_key: Some("debian".to_owned()),
             machine_id: "0011".to_owned(),
             version: "6.1.0-56-amd64".to_owned(),

@@ -10,6 +10,7 @@ use object::ReadCache;
 
 use super::choose::Wishes;
 use super::entry::Entry;
+use crate::gate::efi;
 use crate::kernel::KernelRelease;
 use crate::sys::files;
 use crate::tree::Tree;
@@ -82,11 +83,10 @@ fn default_of(text: &str) -> Option<String> {
     Some(value.trim().to_owned())
 }
 
-/// An EFI variable of the loader's: four bytes of attributes, then UTF-16 (efivarfs of the kernel's
-/// Documentation/filesystems/efivarfs.rst).
+/// An EFI variable of the loader's, in UTF-16.
 fn variable(tree: &Tree, name: &str) -> Option<String> {
-    let bytes = fs::read(tree.path(format!("/sys/firmware/efi/efivars/{name}-{VENDOR}"))).ok()?;
-    let units = bytes.get(4..)?.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    let bytes = efi::variable(tree, name, VENDOR).ok()??;
+    let units = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
     let text: String = char::decode_utf16(units).filter_map(Result::ok).take_while(|c| *c != '\0').collect();
     Some(text).filter(|text| !text.is_empty())
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::conf::plain::{self, Plain};
 use crate::conf::{ConfFile, Variables};
+use crate::gate::bls;
 use crate::kernel::{KernelConfig, KernelRelease};
 use crate::sys::files;
 use crate::tree::Tree;
@@ -17,9 +18,6 @@ pub(super) struct Word {
     pub source: String,
 }
 
-/// Where boot loader entries (Boot Loader Specification, type 1) are.
-const ENTRIES: [&str; 3] = ["/boot/loader/entries", "/efi/loader/entries", "/boot/efi/loader/entries"];
-
 /// All words for a kernel.
 pub(super) fn words(tree: &Tree, kernel: &KernelRelease, config: &KernelConfig) -> Result<Vec<Word>> {
     let mut words = Vec::new();
@@ -28,15 +26,9 @@ pub(super) fn words(tree: &Tree, kernel: &KernelRelease, config: &KernelConfig) 
         words.extend(new.map(|text| Word { text, source: source.to_owned() }));
     };
     add(config.value("CONFIG_CMDLINE").unwrap_or_default(), "CONFIG_CMDLINE");
-    for directory in ENTRIES {
-        for name in files::names(&tree.path(directory)).unwrap_or_default() {
-            let path = format!("{directory}/{name}");
-            if let Ok(Some(entry)) = files::read_if_there(&tree.path(&path))
-                && is_for(&entry, kernel)
-            {
-                options(&entry).for_each(|options| add(options, &path));
-            }
-        }
+    let entries = bls::Menu::read(tree).unwrap_or_default().entries;
+    for entry in entries.iter().filter(|entry| entry.kernel.as_ref() == Some(kernel)) {
+        add(&entry.options, &format!("the boot entry {}", entry.id));
     }
     // The first that is there is the one that new entries get.
     for path in ["/etc/kernel/cmdline", "/usr/lib/kernel/cmdline"] {
@@ -56,23 +48,6 @@ pub(super) fn words(tree: &Tree, kernel: &KernelRelease, config: &KernelConfig) 
         add(&text, "/proc/cmdline");
     }
     Ok(words)
-}
-
-fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    line.trim().strip_prefix(key)?.strip_prefix([' ', '\t']).map(str::trim)
-}
-
-fn is_for(entry: &str, kernel: &KernelRelease) -> bool {
-    entry.lines().any(|line| {
-        field(line, "version") == Some(kernel.as_str())
-            || field(line, "linux").is_some_and(|path| {
-                path.split('/').any(|part| part == kernel.as_str() || part.ends_with(&format!("-{kernel}")))
-            })
-    })
-}
-
-fn options(entry: &str) -> impl Iterator<Item = &str> {
-    entry.lines().filter_map(|line| field(line, "options"))
 }
 
 /// What grub-mkconfig puts behind every kernel, with the file that says so last. Its settings are a
@@ -154,12 +129,11 @@ mod tests {
         "root=x (/etc/kernel/cmdline), quiet (/etc/kernel/cmdline)"
     )]
     #[case::entries(
-        &[("/boot/loader/entries/a.conf", "title A\nversion 6.1-1\noptions one\noptions two\n"),
-          ("/boot/loader/entries/b.conf", "version 6.1-2\nlinux /vmlinuz-6.1-2\noptions three\n"),
-          ("/efi/loader/entries/c.conf", "linux\t/token/6.1-1/linux\noptions\tfour\n"),
-          ("/boot/efi/loader/entries/d.conf", "linux /vmlinuz-6.1-1\noptions five\n")],
-        "one (/boot/loader/entries/a.conf), two (/boot/loader/entries/a.conf), \
-         four (/efi/loader/entries/c.conf), five (/boot/efi/loader/entries/d.conf)"
+        &[("/boot/loader/entries/A.conf", "title A\nversion 6.1-1\nlinux /vmlinuz-6.1-1\noptions one\noptions two\n"),
+          ("/boot/loader/entries/b.conf", "version 6.1-2\nlinux /vmlinuz-6.1-1.old\noptions three\n"),
+          ("/boot/vmlinuz-6.1-1", ""), ("/boot/vmlinuz-6.1-1.old", ""),
+          ("/efi/loader/entries/c.conf", "linux\t/token/6.1-1/linux\noptions\tfour\n"), ("/efi/token/6.1-1/linux", "")],
+        "four (the boot entry c.conf), one (the boot entry a.conf), two (the boot entry a.conf)"
     )]
     fn words_come_from_all_places_that_have_a_say(#[case] files: &[(&str, &str)], #[case] want: &str) {
         let want = format!("built=in (CONFIG_CMDLINE){}{want}", if want.is_empty() { "" } else { ", " });

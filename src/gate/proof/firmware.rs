@@ -2,16 +2,15 @@
 //! What this machine's firmware says about signatures: whether Secure Boot is on, and which
 //! certificates it and shim hand to the kernel. UEFI specification 2.10, 3.3 and 32.4.1.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use fs_err as fs;
 
+use crate::gate::efi::{VARIABLES, variable};
 use crate::module_file::Certificate;
 use crate::sys::files;
 use crate::tree::Tree;
 
-const VARIABLES: &str = "/sys/firmware/efi/efivars";
 /// The owners of variables: EFI, the security databases, shim.
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
@@ -24,15 +23,6 @@ pub(super) enum SecureBoot {
     Off,
     /// Not this machine's business, or not to be found out.
     Unknown,
-}
-
-/// What one variable holds, without the four bytes of attributes before it.
-fn variable(tree: &Tree, name: &str, owner: &str) -> std::io::Result<Option<Vec<u8>>> {
-    match fs::read(tree.path(format!("{VARIABLES}/{name}-{owner}"))) {
-        Ok(bytes) => Ok(Some(bytes.get(4..).unwrap_or_default().to_vec())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Looks at the machine. The kernel takes it for off, too, where shim was told not to insist
