@@ -59,6 +59,9 @@ fn run(report: &Report, options: Options, action: Action) -> Result<u8> {
 
 /// A reader may die of a signal at any time; whoever changes something rolls back first.
 fn changes_something(action: &Action) -> bool {
-    let reads = matches!(action, Action::Help | Action::Version | Action::Status { .. } | Action::RebootSafe);
+    let reads = matches!(
+        action,
+        Action::Help | Action::Version | Action::Status { .. } | Action::RebootSafe | Action::Verify { .. }
+    );
     !reads && *action != Action::Gate { release: None }
 }

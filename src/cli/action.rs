@@ -29,10 +29,11 @@ pub(super) enum Verb {
     Hook,
     Gate,
     RebootSafe,
+    Verify,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -51,6 +52,7 @@ impl Verb {
         Self::Hook,
         Self::Gate,
         Self::RebootSafe,
+        Self::Verify,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -73,6 +75,7 @@ impl Verb {
             Self::Hook => "hook",
             Self::Gate => "gate",
             Self::RebootSafe => "reboot-safe",
+            Self::Verify => "verify",
         }
     }
 
@@ -96,6 +99,7 @@ impl Verb {
             Self::Hook => "hook <protocol> [args]: what package managers call",
             Self::Gate => "show which kernels are proven, pending or held, and why",
             Self::RebootSafe => "which kernel boots next, and is it proven? (0, 1, 2: unknown)",
+            Self::Verify => "look whether a kernel can load its modules, and why not",
         }
     }
 
@@ -105,7 +109,7 @@ impl Verb {
 
     /// Those that are not dkms's are modules or directories after an action.
     fn is_dkms_own(self) -> bool {
-        !matches!(self, Self::Hook | Self::Gate | Self::RebootSafe)
+        !matches!(self, Self::Hook | Self::Gate | Self::RebootSafe | Self::Verify)
     }
 
     fn takes_all(self) -> bool {
@@ -132,7 +136,8 @@ impl Verb {
     }
 
     fn takes_module(self) -> bool {
-        self.asks_for_module().is_some() || matches!(self, Self::Status | Self::Match | Self::GenerateMok)
+        self.asks_for_module().is_some()
+            || matches!(self, Self::Status | Self::Match | Self::GenerateMok | Self::Verify)
     }
 }
 
@@ -260,6 +265,7 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         Verb::Hook => return Err(no_protocol()),
         Verb::Gate => Action::Gate { release },
         Verb::RebootSafe => Action::RebootSafe,
+        Verb::Verify => Action::Verify { module, targets },
     })
 }
 

@@ -174,6 +174,11 @@ pub enum Action {
     },
     /// `reboot-safe`: which kernel boots next, and is it fit?
     RebootSafe,
+    /// `verify`: can a kernel load what is installed for it?
+    Verify {
+        module: Option<ModuleArg>,
+        targets: TargetArgs,
+    },
     Version,
     Help,
 }

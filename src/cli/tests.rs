@@ -131,6 +131,8 @@ fn mktarball(targets: TargetArgs, all: bool, content: ArchiveContent, archive: O
 #[case::gate_release("gate release 6.1 --force", Action::Gate { release: Some("6.1".parse().unwrap()) })]
 #[case::gate_release_by_option("gate release -k 6.1", Action::Gate { release: Some("6.1".parse().unwrap()) })]
 #[case::reboot_safe("reboot-safe", Action::RebootSafe)]
+#[case::verify("verify -k 6.1.0-56-amd64 --json", Action::Verify { module: None, targets: on_k() })]
+#[case::verify_one("verify foo/1.0", Action::Verify { module: Some(named("foo", "1.0")), targets: none() })]
 #[case::action_last("-k 6.1.0-56-amd64 foo/1.0 build", Action::Build { module: named("foo", "1.0"), targets: on_k() })]
 #[case::action_as_value("-m build status", Action::Status { module: Some(unversioned("build")), targets: none() })]
 #[case::our_word_after_an_action("status gate", Action::Status { module: Some(word("gate")), targets: none() })]

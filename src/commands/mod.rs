@@ -22,6 +22,7 @@ mod select;
 pub mod session;
 mod status;
 mod tarball;
+mod verify;
 
 use anyhow::Result;
 
@@ -49,6 +50,7 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::Gate { release: None } => gate::show(session)?,
         Action::Gate { release: Some(kernel) } => return release::release(session, &kernel),
         Action::RebootSafe => return reboot_safe::reboot_safe(session),
+        Action::Verify { module, targets } => return verify::verify(session, module.as_ref(), &targets),
         // Protocols have a front of their own.
         Action::Hook { .. } => {}
         Action::Add { module } => {

@@ -5,10 +5,9 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::run::critical;
+use super::run::needed;
 use super::session::Session;
 use crate::gate::next_boot::{NextBoot, foretell};
-use crate::gate::verdict::Verdict;
 use crate::kernel::KernelRelease;
 use crate::module::Target;
 
@@ -105,17 +104,11 @@ fn whichever_boots(session: &Session, why: String) -> Result<(Option<bool>, Vec<
     Ok((None, std::iter::once(why).chain(unfit).collect()))
 }
 
-/// What a kernel lacks of what this machine needs to boot, as things are now. A verdict knows more
-/// than the modules that are registered now; it is looked at again, not believed.
+/// What a kernel lacks of what this machine needs to boot, as things are now.
 fn lacking(session: &Session, kernel: &KernelRelease) -> Result<Vec<String>> {
     let policy = session.policy()?;
     let target = Target { kernel: kernel.clone(), arch: session.tree.arch.clone() };
-    let mut critical = critical(session, &target, &policy)?;
-    if let Some(known) = Verdict::load(&session.tree, kernel)? {
-        let is_new = |name: &str| !critical.iter().any(|critical| critical.name == name);
-        let held_for: Vec<_> = known.critical.into_iter().filter(|known| is_new(&known.name)).collect();
-        critical.extend(held_for);
-    }
+    let critical = needed(session, &target, &policy)?;
     if critical.is_empty() {
         return Ok(Vec::new());
     }

@@ -125,6 +125,22 @@ pub(super) fn critical(
     Ok(critical)
 }
 
+/// What this kernel needs to boot by all that is known: a verdict of another day may name more than
+/// the modules that are registered now.
+pub(super) fn needed(
+    session: &Session,
+    target: &Target,
+    policy: &Policy,
+) -> Result<Vec<gate::verdict::Critical>> {
+    let mut needed = critical(session, target, policy)?;
+    if let Some(known) = Verdict::load(&session.tree, &target.kernel)? {
+        let is_new = |name: &str| !needed.iter().any(|critical| critical.name == name);
+        let held_for: Vec<_> = known.critical.into_iter().filter(|known| is_new(&known.name)).collect();
+        needed.extend(held_for);
+    }
+    Ok(needed)
+}
+
 /// The newest registered version of every module, by name.
 pub(super) fn newest_versions(session: &Session) -> Result<BTreeMap<String, ModuleId>> {
     // Versions of a name come oldest first.

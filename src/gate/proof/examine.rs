@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fs_err as fs;
 
 use super::command_line::{self, Word};
@@ -20,6 +20,7 @@ use crate::module_file::{
     Compression, Exports, ModInfo, Offer, Strictness, Symbols, VMLINUX, Wanted, canonical, check_loadable,
     kernel_vermagic, link, unpacked,
 };
+use crate::sys::files;
 use crate::sys::tools::{Output, Run, Tool};
 use crate::tree::Tree;
 
@@ -142,7 +143,7 @@ impl<'a> Examiner<'a> {
             };
             match needed {
                 Err(problems) => finding.problems.extend(problems.iter().map(|problem| {
-                    format!("{shown} cannot be loaded: it needs {}, which cannot: {problem}", path.display())
+                    format!("{shown} cannot be loaded: it needs {}: {problem}", path.display())
                 })),
                 Ok((_, warnings)) => finding
                     .warnings
@@ -197,6 +198,9 @@ impl<'a> Examiner<'a> {
     }
 
     fn read(&self, path: &Path) -> Result<File> {
+        if !files::exists(path) {
+            bail!("it is not there");
+        }
         let bytes = fs::read(path)?;
         let modified = fs::metadata(path)?.modified()?;
         let image = unpacked(&bytes)?;
@@ -210,7 +214,7 @@ impl<'a> Examiner<'a> {
         let info = check_loadable(&image, wanted)?;
         let mut warnings = Vec::new();
         match self.signatures.object(&image) {
-            Some(Objection::Refused(problem)) => anyhow::bail!(problem),
+            Some(Objection::Refused(problem)) => bail!(problem),
             Some(Objection::Doubt(warning)) => warnings.push(warning),
             None => {}
         }

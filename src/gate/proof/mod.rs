@@ -47,37 +47,59 @@ pub struct Proof {
     pub inputs: Vec<Input>,
 }
 
-/// Looks at every critical module where modprobe would find it, and at the initramfs.
+/// One module that the machine needs, and what was found of it.
+#[derive(Debug, Clone)]
+pub struct Looked<'a> {
+    /// The package that it is of.
+    pub package: &'a str,
+    pub module: &'a str,
+    pub finding: Finding,
+}
+
+/// Looks at a package's modules where modprobe would find them.
+pub fn look<'a>(examiner: &mut Examiner<'_>, package: &'a str, modules: &'a [String]) -> Vec<Looked<'a>> {
+    modules.iter().map(|module| Looked { package, module, finding: examiner.module(module) }).collect()
+}
+
+/// Looks at every critical module and at the initramfs.
 pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: &Image) -> Result<Proof> {
-    let mut proof = Proof::default();
     let mut examiner = Examiner::new(tree, kernel)?;
-    let mut newest: Option<(SystemTime, PathBuf)> = None;
-    for Critical { name, modules, .. } in critical {
-        for module in modules {
-            let finding = examiner.module(module);
-            proof.inputs.extend(finding.files.iter().filter_map(|path| Input::look(path)));
-            if let (Some(modified), Some(path)) = (finding.modified, finding.files.first()) {
-                newest = newest.max(Some((modified, path.clone())));
-            }
-            proof.missing.extend(finding.problems.iter().map(|problem| format!("{name}: {problem}")));
-            proof.warnings.extend(finding.warnings.iter().map(|warning| format!("{name}: {warning}")));
-        }
+    let looked: Vec<Looked<'_>> = critical
+        .iter()
+        .flat_map(|Critical { name, modules, .. }| look(&mut examiner, name, modules))
+        .collect();
+    let mut proof = Proof::default();
+    for Looked { package, finding, .. } in &looked {
+        proof.inputs.extend(finding.files.iter().filter_map(|path| Input::look(path)));
+        proof.missing.extend(finding.problems.iter().map(|problem| format!("{package}: {problem}")));
+        proof.warnings.extend(finding.warnings.iter().map(|warning| format!("{package}: {warning}")));
     }
-    if let Image::Needed(images) | Image::Later(images) = image {
-        let images: Vec<Input> = images.iter().filter_map(|image| Input::look(image)).collect();
-        if !images.is_empty() {
-            proof.inputs = images;
-        }
-    }
-    if let Some((time, path)) = newest
-        && let Some(problem) = image_problem(kernel, image, time, &path)
-    {
-        match image {
-            Image::Later(_) => proof.awaited.push(problem),
-            _ => proof.missing.push(problem),
-        }
-    }
+    proof.look_at_initramfs(kernel, &looked, image);
     Ok(proof)
+}
+
+impl Proof {
+    /// Adds what is to be said of the initramfs, for modules that were looked at.
+    pub fn look_at_initramfs(&mut self, kernel: &KernelRelease, looked: &[Looked<'_>], image: &Image) {
+        if let Image::Needed(images) | Image::Later(images) = image {
+            let images: Vec<Input> = images.iter().filter_map(|image| Input::look(image)).collect();
+            if !images.is_empty() {
+                self.inputs = images;
+            }
+        }
+        let newest = looked
+            .iter()
+            .filter_map(|looked| Some((looked.finding.modified?, looked.finding.files.first()?)))
+            .max();
+        if let Some((time, path)) = newest
+            && let Some(problem) = image_problem(kernel, image, time, path)
+        {
+            match image {
+                Image::Later(_) => self.awaited.push(problem),
+                _ => self.missing.push(problem),
+            }
+        }
+    }
 }
 
 /// The newest image decides: older ones are other generators' leftovers.
