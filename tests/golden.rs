@@ -438,6 +438,7 @@ impl Normal {
                 r"(?m)(Mon|Tue|Wed|Thu|Fri|Sat|Sun) .*[0-9]:[0-9][0-9]:[0-9][0-9].* [0-9]{4}$".to_owned(),
                 "DATE",
             ),
+            (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z".to_owned(), "TIME"),
             (r"elapsed time: [0-9][0-9]:[0-9][0-9]:[0-9][0-9]".to_owned(), "elapsed time: hh:mm:ss"),
         ];
         let compiled = patterns.into_iter().map(|(pattern, by)| Ok((Regex::new(&pattern)?, by.to_owned())));

@@ -175,8 +175,9 @@ fn a_run_that_is_stopped_leaves_a_clean_screen(
     #[case] typed: &[u8],
     #[case] signal: i32,
 ) {
-    let mut terminal =
-        Terminal::run(&format!("{MODULES} sed -i s/1/30/ /usr/src/*/slow.sh; trap : INT; {command}"));
+    let mut terminal = Terminal::run(&format!(
+        "{MODULES} sed -i s/1/30/ /usr/src/*/slow.sh; trap : INT; {command}; dkms status --json >/.golden/json"
+    ));
     terminal.shows(&["aa/1.0: Running the pre_build script", "bb/1.0: Running the", "0 of 3 modules done"]);
     terminal.types(typed);
     terminal.ends();
@@ -185,6 +186,7 @@ fn a_run_that_is_stopped_leaves_a_clean_screen(
     for left in ["00:00:", "modules done", "aa/1.0: ", "^C"] {
         assert!(!screen.contains(left), "{left} is left:\n{screen}");
     }
+    assert!(terminal.file("json").contains(&format!("\"code\": {}", 128 + signal)));
 }
 
 /// The inner terminal is gone from one moment to the next: the run rolls back and does not fall over

@@ -117,6 +117,8 @@ fn register(session: &Session, id: &ModuleId) -> Result<()> {
         let mut transaction = Transaction::new(tree, format!("adding {id}"), None);
         transaction.put_link(&link, &source);
         transaction.apply()?.keep()?;
+        // Of one that another dkms has removed.
+        tree.forget_attempts(id)?;
     }
     run_post_add(session, &checked)
 }

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use super::attempts;
 use super::gate::finish;
 use super::items::{Done, Goal, Item, Kind, Redo, headers_missing, rebuilds};
 use super::run::{Initramfs, RunResult, newest_versions, run};
@@ -149,11 +150,13 @@ fn one_kernel(session: &Session, target: &Target, caller: Caller) -> Result<Auto
     if work && needs_headers(session, target, &items)? {
         prevented = Some(headers_missing(session, target));
     }
-    if prevented.is_some() {
-        let failures: Vec<(String, String)> = items
-            .iter()
-            .filter_map(|item| Some((item.id.name().to_owned(), format!("{:#}", prevented.as_ref()?))))
-            .collect();
+    if let Some(headers) = &prevented {
+        let failures: Vec<(String, String)> =
+            items.iter().map(|item| (item.id.name().to_owned(), format!("{headers:#}"))).collect();
+        for item in &items {
+            let failure = item.doomed.as_ref().unwrap_or(headers).clone();
+            attempts::remember(session, target, item, &Done::Failed(failure.into()), &session.report);
+        }
         result = super::gate::settle_without_run(session, target, initramfs, &failures)?;
     } else if !items.is_empty() {
         result = Some(run(session, target, &items, initramfs)?);
@@ -328,10 +331,12 @@ fn announce_deferred(session: &Session, target: &Target, deferred: &[Deferred]) 
     }
     let report = &session.report;
     for Deferred { id, unknown } in deferred {
-        report.line(format_args!(
+        let message = format!(
             "{id} autoinstall deferred: BUILD_DEPENDS not registered with DKMS: {}.",
             unknown.join(" ")
-        ));
+        );
+        report.line(&message);
+        attempts::defer(session, target, id, message);
     }
     let names: Vec<String> = deferred.iter().map(|deferred| deferred.id.to_string()).collect();
     report.line(format_args!(

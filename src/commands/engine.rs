@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result};
 
 use super::add::shown_script;
+use super::attempts;
 use super::items::{Done, Goal, Item, Kind, Redo, headers_missing};
 use super::session::Session;
 use crate::build::jobs::Jobs;
@@ -160,8 +161,14 @@ impl<'a> Engine<'a> {
         self.session.report.outlook(format!("{done} of {} modules done{next}", self.items.len()));
     }
 
-    /// Works on one item. What has to wait for others in vain is left to the summary.
     fn item(&self, at: usize, unmet: Vec<String>, report: &Report) -> (Done, Option<Applied>) {
+        let (done, applied) = self.work_on(at, unmet, report);
+        attempts::remember(self.session, self.target, &self.items[at], &done, report);
+        (done, applied)
+    }
+
+    /// Works on one item. What has to wait for others in vain is left to the summary.
+    fn work_on(&self, at: usize, unmet: Vec<String>, report: &Report) -> (Done, Option<Applied>) {
         let item = &self.items[at];
         let hopeless = match &item.doomed {
             Some(failure) => Some(failure.clone().into()),
@@ -303,6 +310,7 @@ impl<'a> Engine<'a> {
             variables: &session.environment(id, Some(target)),
         }
         .run()
+        .inspect_err(|error| attempts::keep_log(session, target, id, error, report))
     }
 
     /// The installed versions of the dependencies that a new version of asks for a rebuild.
@@ -399,6 +407,7 @@ impl<'a> Engine<'a> {
                     modules[at].1 = Done::Failed(again());
                     let Item { id, loaded, .. } = &self.items[at];
                     let (tree, report) = (&session.tree, &session.report);
+                    attempts::remember(session, self.target, &self.items[at], &modules[at].1, report);
                     let distribution = session.distribution;
                     let place = Placement { tree, report, distribution, id, target: self.target };
                     place.tidy(&loaded.conf);

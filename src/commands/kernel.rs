@@ -23,6 +23,7 @@ pub(super) fn preinst(session: &Session, target: &Target) -> Result<()> {
 /// Removes everything that was built for a kernel.
 pub(super) fn prerm(session: &Session, target: &Target) -> Result<()> {
     let was_installed = unbuild_all(session, target, &|_| true, "\n")?;
+    session.tree.forget_attempts_for(&target.kernel)?;
     tidy(session, target, was_installed)
 }
 

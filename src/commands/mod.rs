@@ -2,6 +2,7 @@
 //! One file per verb: orchestration of the rooms below. Parses no text and runs no tool itself.
 
 mod add;
+mod attempts;
 mod autoinstall;
 mod each;
 mod engine;

@@ -139,6 +139,7 @@ pub(super) fn unbuild_one(
 ) -> Result<()> {
     let tree = &session.tree;
     uninstall_one(session, id, target, loaded, index)?;
+    tree.forget_attempt(id, target)?;
     let directory = tree.target_dir(id, target);
     if !directory.is_dir() {
         session.report.line(format_args!("Module {id} is not built for kernel {target}. Skipping..."));
@@ -162,6 +163,7 @@ fn forget(session: &Session, id: &ModuleId) -> Result<()> {
     let mut transaction = Transaction::new(tree, format!("removing {id}"), None);
     transaction.take(&tree.version_dir(id));
     transaction.apply()?.keep()?;
+    tree.forget_attempts(id)?;
     files::remove_empty_up_to(&tree.module_dir(id.name()), &tree.dkms);
     Ok(())
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `status`: how far each module has come for each kernel. Takes no lock and changes nothing.
 
+mod details;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -8,11 +10,14 @@ use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::install::{Comparison, Placement, find_module};
 use crate::module::{ModuleId, State, Target};
+use crate::tree::registered::Loaded;
+use details::Details;
 
 /// Fewer modules than this are not worth a thread.
 const SMALLEST_SHARE: usize = 4;
 
-/// One line of status.
+/// One line of status. In the machine-readable form there are more of them: targets that something
+/// was tried for, and nothing came of it, which leaves the module as added.
 #[derive(Debug, Serialize)]
 struct Line {
     #[serde(flatten)]
@@ -21,6 +26,8 @@ struct Line {
     target: Option<Target>,
     state: String,
     notes: Vec<&'static str>,
+    #[serde(flatten)]
+    details: Option<Details>,
 }
 
 /// What `--json` prints; the schema's number changes when a field changes its meaning.
@@ -48,7 +55,7 @@ pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &Ta
         return Ok(());
     }
     let mut text = String::new();
-    for Line { id, target, state, notes } in &lines {
+    for Line { id, target, state, notes, .. } in &lines {
         text.push_str(&id.to_string());
         if let Some(Target { kernel, arch }) = target {
             text.push_str(&format!(", {kernel}, {arch}"));
@@ -87,39 +94,56 @@ fn of_modules(session: &Session, ids: &[ModuleId], wanted: &TargetArgs) -> Vec<L
 }
 
 fn of_module(session: &Session, id: &ModuleId, wanted: &TargetArgs) -> Vec<Line> {
-    let tree = &session.tree;
-    let plain =
-        |state: &str| Line { id: id.clone(), target: None, state: state.to_owned(), notes: Vec::new() };
+    let (tree, json) = (&session.tree, session.options.json);
+    let of_itself = |state: &str| {
+        let details = json.then(|| Details::of_module(session, id, wanted));
+        Line { id: id.clone(), target: None, state: state.to_owned(), notes: Vec::new(), details }
+    };
     if tree.is_broken(id) {
-        return vec![plain("broken")];
+        return vec![of_itself("broken")];
     }
     let matches = |target: &Target| wanted.includes(target);
-    let mut lines = Vec::new();
+    let of_target = |target: Target, state: State| {
+        let has_files = matches!(state, State::Built | State::Installed);
+        let loaded = (json || has_files).then(|| session.load(id, Some(&target)));
+        let conf = loaded.as_ref().and_then(|loaded| loaded.as_ref().ok()).filter(|_| has_files);
+        let notes = conf.map(|conf| notes(session, id, &target, &state, conf)).unwrap_or_default();
+        let details =
+            loaded.filter(|_| json).map(|loaded| Details::of_target(session, id, &target, &state, &loaded));
+        Line { id: id.clone(), target: Some(target), state: state.to_string(), notes, details }
+    };
+    let mut lines: Vec<Line> = Vec::new();
     for target in tree.targets(id).into_iter().filter(matches) {
         let state = tree.state(id, &target);
-        let notes = notes(session, id, &target, &state);
-        lines.push(Line { state: state.to_string(), target: Some(target), ..plain("") }.with(notes));
+        lines.push(of_target(target, state));
     }
     for (target, from) in tree.weak_links(id).into_iter().filter(|(target, _)| matches(target)) {
-        let state = State::InstalledWeak { from }.to_string();
-        lines.push(Line { state, target: Some(target), ..plain("") });
+        lines.push(of_target(target, State::InstalledWeak { from }));
     }
     if lines.is_empty() {
-        lines.push(plain("added"));
+        lines.push(of_itself("added"));
+    }
+    if json {
+        let is_new = |target: &Target| !lines.iter().any(|line| line.target.as_ref() == Some(target));
+        let attempted = tree
+            .attempted(id)
+            .into_iter()
+            .filter(|target| matches(target) && is_new(target) && tree.attempt(id, target).is_some());
+        let attempted: Vec<Line> = attempted.map(|target| of_target(target, State::Added)).collect();
+        lines.extend(attempted);
     }
     lines
 }
 
-impl Line {
-    fn with(self, notes: Vec<&'static str>) -> Self {
-        Self { notes, ..self }
-    }
-}
-
 /// What is remarkable about a built or installed module.
-fn notes(session: &Session, id: &ModuleId, target: &Target, state: &State) -> Vec<&'static str> {
+fn notes(
+    session: &Session,
+    id: &ModuleId,
+    target: &Target,
+    state: &State,
+    loaded: &Loaded,
+) -> Vec<&'static str> {
     let mut notes = Vec::new();
-    let Ok(loaded) = session.load(id, Some(target)) else { return notes };
     let (tree, report) = (&session.tree, &session.report);
     let place = Placement { tree, report, distribution: session.distribution, id, target };
     let installed = *state == State::Installed;

@@ -41,22 +41,32 @@ impl Exclusive {
         *self == Self::default()
     }
 
-    /// Whether the target meets all the constraints. An invalid regular expression matches
-    /// nothing, as in dkms.
+    /// Whether the target meets all the constraints.
     pub fn admits(&self, target: &Target, config: &KernelConfig) -> bool {
+        self.unmet(target, config).is_none()
+    }
+
+    /// The first constraint that the target does not meet, as the conf has it. An invalid regular
+    /// expression matches nothing, as in dkms.
+    fn unmet(&self, target: &Target, config: &KernelConfig) -> Option<String> {
         let kernel = target.kernel.as_str();
+        let enabled = |words: &str| {
+            words.split_whitespace().all(|word| match word.strip_prefix('!') {
+                Some(symbol) => !config.enabled(symbol),
+                None => config.enabled(word),
+            })
+        };
         let met =
             |constraint: &Option<String>, test: &dyn Fn(&str) -> bool| constraint.as_deref().is_none_or(test);
-        met(&self.kernel, &|pattern| ere::matches(pattern, kernel))
-            && met(&self.kernel_min, &|min| compare_versions(kernel, min).is_ge())
-            && met(&self.kernel_max, &|max| compare_versions(kernel, max).is_le())
-            && met(&self.arch, &|pattern| ere::matches(pattern, target.arch.as_str()))
-            && met(&self.config, &|words| {
-                words.split_whitespace().all(|word| match word.strip_prefix('!') {
-                    Some(symbol) => !config.enabled(symbol),
-                    None => config.enabled(word),
-                })
-            })
+        let constraints = [
+            (&self.kernel, met(&self.kernel, &|pattern| ere::matches(pattern, kernel))),
+            (&self.kernel_min, met(&self.kernel_min, &|min| compare_versions(kernel, min).is_ge())),
+            (&self.kernel_max, met(&self.kernel_max, &|max| compare_versions(kernel, max).is_le())),
+            (&self.arch, met(&self.arch, &|pattern| ere::matches(pattern, target.arch.as_str()))),
+            (&self.config, met(&self.config, &enabled)),
+        ];
+        let (name, (constraint, _)) = NAMES.iter().zip(constraints).find(|(_, (_, met))| !met)?;
+        Some(format!("{name}=\"{}\"", constraint.as_deref().unwrap_or_default()))
     }
 }
 
@@ -75,6 +85,16 @@ impl ModuleConf {
             true => self.excludes_all(target, config),
             false => excluded.into_iter().all(|excluded| excluded),
         }
+    }
+
+    /// What rules the target out, in the words of the conf; nothing if something is to be built.
+    pub fn why_excluded(&self, target: &Target, config: &KernelConfig) -> Option<String> {
+        if !self.is_excluded(target, config) {
+            return None;
+        }
+        let unmet = || self.records.iter().find_map(|record| record.exclusive.unmet(target, config));
+        let set = || "build_exclude=\"yes\"".to_owned();
+        self.exclusive.unmet(target, config).or_else(unmet).or_else(|| Some(set()))
     }
 
     fn excludes_all(&self, target: &Target, config: &KernelConfig) -> bool {
@@ -134,6 +154,11 @@ mod tests {
     #[case::unwanted(&[("CONFIG", 0, "!CONFIG_USB")], &[true, true])]
     fn records_are_excluded(#[case] settings: &[(&str, usize, &str)], #[case] want: &[bool]) {
         let conf = conf(settings);
+        let why = conf.why_excluded(&target(), &kernel_config());
+        let (name, _, value) = settings.first().copied().unwrap_or_default();
+        let set =
+            want.iter().all(|excluded| *excluded).then(|| format!("BUILD_EXCLUSIVE_{name}=\"{value}\""));
+        assert_eq!(why, set);
         assert_eq!(conf.excluded_records(&target(), &kernel_config()), want);
         assert_eq!(conf.is_excluded(&target(), &kernel_config()), want.iter().all(|excluded| *excluded));
         assert_eq!(conf.has_exclusive(), !settings.is_empty());
@@ -144,6 +169,7 @@ mod tests {
         let mut conf = conf(&[]);
         conf.build_exclude = true;
         assert!(conf.is_excluded(&target(), &kernel_config()));
+        assert_eq!(conf.why_excluded(&target(), &kernel_config()).unwrap(), "build_exclude=\"yes\"");
         conf.records.clear();
         assert!(conf.is_excluded(&target(), &kernel_config()));
         conf.build_exclude = false;

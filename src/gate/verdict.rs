@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::notices;
 use crate::kernel::KernelRelease;
-use crate::sys::files;
+use crate::sys::{clock, files};
 use crate::tree::Tree;
 
 /// Whether a kernel may become the default.
@@ -113,7 +113,7 @@ impl Verdict {
         reasons: Vec<String>,
         critical: Vec<Critical>,
     ) -> Self {
-        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let time = clock::now();
         Self {
             kernel: kernel.clone(),
             standing,

@@ -2,8 +2,10 @@
 //! Puts built files into a kernel's install tree and takes them out again: staged swap, original
 //! modules, `kernel-K-A` links, depmod. Never compiles.
 
+mod compare;
 pub mod distribution;
 mod sanity;
+pub use compare::{Comparison, Files};
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -147,29 +149,6 @@ impl Placement<'_> {
         files::remove_empty_up_to(&self.tree.originals_dir(self.id.name(), self.target), &module_dir);
     }
 
-    /// Whether this version's files are all where they should be, and how they differ; of one that
-    /// is not installed only the built files are looked for.
-    pub fn compare(&self, conf: &ModuleConf, installed: bool) -> Comparison {
-        let mut comparison = Comparison::default();
-        for record in &conf.records {
-            let built = self.built_file(&record.dest_name);
-            if built.is_none() && self.was_left_out(&record.dest_name, conf) {
-                continue;
-            }
-            if !installed {
-                comparison.missing |= built.is_none();
-                continue;
-            }
-            let found = find_module(&self.directory(&record.dest_location), &record.dest_name);
-            match (built, found) {
-                (Some(built), Some(found)) => comparison.differs |= !same_module(&built, &found),
-                (Some(_), None) => comparison.differs = true,
-                (None, _) => comparison.missing = true,
-            }
-        }
-        comparison
-    }
-
     /// The module has files, but none for this record: BUILD_EXCLUSIVE_* ruled it out when the
     /// module was built.
     fn was_left_out(&self, dest_name: &str, conf: &ModuleConf) -> bool {
@@ -263,13 +242,6 @@ impl Placement<'_> {
     pub fn state(&self) -> State {
         self.tree.state(self.id, self.target)
     }
-}
-
-/// How installed files relate to the built ones.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Comparison {
-    pub missing: bool,
-    pub differs: bool,
 }
 
 /// The file of a module in one directory, under whatever compression.

@@ -3,6 +3,7 @@
 //! Knows nothing about modules or kernels.
 
 pub mod ancestors;
+pub mod clock;
 pub mod files;
 pub mod lock;
 pub mod report;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The dkms tree: its paths and states, which are dkms's own, and `.hooks/` beside them, which
-//! is ours (locks, journal, verdicts).
+//! is ours (locks, journal, verdicts, attempts).
 
+pub mod attempts;
 pub mod kernels;
 pub mod registered;
 pub mod state;
