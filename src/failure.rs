@@ -2,13 +2,17 @@
 //! The failures that scripts recognise: dkms's own wording and exit codes, in one enum whose
 //! variants name the case. Everything else is an `anyhow::Error` and ends with code 1.
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator};
 
 use crate::module::{ModuleId, Target};
 
 /// A failure of the dkms-compatible surface. `Display` gives the first line and the further
 /// lines, without the leading "Error! ".
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, EnumDiscriminants)]
+#[strum_discriminants(name(Case), vis(), derive(EnumIter), doc = "A failure without its particulars.")]
 pub enum Failure {
     /// The command line names no known action.
     UnknownAction {
@@ -204,47 +208,17 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The process exit code (COMPAT: "Exit codes").
+    /// The process exit code (dkms(8), "EXIT STATUS").
     pub fn code(&self) -> u8 {
-        use Failure::*;
         match self {
-            NoModule { .. }
-            | SeveralVersions { .. }
-            | ArchCount
-            | NotRoot
-            | TreeNotWritable { .. }
-            | Gate { .. } => 1,
-            UnknownOption { .. } | UnknownAction { .. } | InvalidOptionValue { .. } => 2,
+            Self::Script { code, .. } => *code,
             // dkms takes such an option for given but empty, and these codes come of it.
-            MissingOptionValue { option, .. } => match option.as_str() {
+            Self::MissingOptionValue { option, .. } => match option.as_str() {
                 "-k" | "-a" => 16,
                 "-m" | "-v" | "--templatekernel" => 1,
                 _ => 2,
             },
-            SourceMissing { .. } | AllWithKernel => 2,
-            NoTemplate => 1,
-            SameTemplate | NoArchive | ArchiveMissing { .. } | NoFile { .. } => 2,
-            NoConfInArchive => 3,
-            NotBuilt { .. } | TarballFailed { .. } => 6,
-            BadArchive { .. } => 7,
-            AlreadyLoaded { .. } => 8,
-            ArchiveNotWritable { .. } | Rpm { .. } => 9,
-            AlreadyAdded { .. } | NotInTree { .. } | ModuleNotInTree { .. } | AllWithArch => 3,
-            SeveralActions | NoOsRelease | ConfMissing { .. } | Broken { .. } => 4,
-            OneKernelOnly { .. } | ExactlyOneKernel { .. } | AutoinstallSeveralKernels => 4,
-            AllUnsupported { .. } | PatchMissing { .. } | PatchLeaves { .. } => 5,
-            PatchFailed { .. } | BuiltFileMissing { .. } | KernelDirectoryMissing { .. } => 6,
-            NotNewer { .. } | SameUnversioned { .. } | InstallAborted | Depmod { .. } => 6,
-            ResultMissing { .. } | NotLoadable { .. } => 7,
-            BothOnly | BadConf { .. } | NoSource { .. } => 8,
-            BuildFailed { .. } => 10,
-            Autoinstall => 11,
-            DependsMissing { .. } | AutoinstallDepends { .. } => 13,
-            EmptyValue { .. } => 16,
-            HeadersMissing { .. } => 21,
-            Excluded { .. } => 77,
-            PreInstallFailed => 101,
-            Script { code, .. } => *code,
+            _ => Case::from(self).code().unwrap_or(1),
         }
     }
 
@@ -274,6 +248,46 @@ impl Failure {
 fn consult(f: &mut fmt::Formatter<'_>, log: &str, first_error: Option<&str>) -> fmt::Result {
     let first_error = first_error.unwrap_or("none, nothing there says why");
     write!(f, "\nConsult {log} for more information.\nThe first error in it: {first_error}")
+}
+
+impl Case {
+    /// Nothing for a script, whose own status it is, and where others' codes are chosen from.
+    fn code(self) -> Option<u8> {
+        use Case::*;
+        Some(match self {
+            NoModule | SeveralVersions | ArchCount | NotRoot | TreeNotWritable | Gate => 1,
+            UnknownOption | UnknownAction | InvalidOptionValue => 2,
+            SourceMissing | AllWithKernel => 2,
+            NoTemplate => 1,
+            SameTemplate | NoArchive | ArchiveMissing | NoFile => 2,
+            NoConfInArchive => 3,
+            NotBuilt | TarballFailed => 6,
+            BadArchive => 7,
+            AlreadyLoaded => 8,
+            ArchiveNotWritable | Rpm => 9,
+            AlreadyAdded | NotInTree | ModuleNotInTree | AllWithArch => 3,
+            SeveralActions | NoOsRelease | ConfMissing | Broken => 4,
+            OneKernelOnly | ExactlyOneKernel | AutoinstallSeveralKernels => 4,
+            AllUnsupported | PatchMissing | PatchLeaves => 5,
+            PatchFailed | BuiltFileMissing | KernelDirectoryMissing => 6,
+            NotNewer | SameUnversioned | InstallAborted | Depmod => 6,
+            ResultMissing | NotLoadable => 7,
+            BothOnly | BadConf | NoSource => 8,
+            BuildFailed => 10,
+            Autoinstall => 11,
+            DependsMissing | AutoinstallDepends => 13,
+            EmptyValue => 16,
+            HeadersMissing => 21,
+            Excluded => 77,
+            PreInstallFailed => 101,
+            Script | MissingOptionValue => return None,
+        })
+    }
+}
+
+/// Every code that a failure ends with, but for what scripts of modules return.
+pub fn codes() -> BTreeSet<u8> {
+    Case::iter().filter_map(Case::code).collect()
 }
 
 impl fmt::Display for Failure {

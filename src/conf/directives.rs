@@ -9,7 +9,8 @@ use super::record::{self, Record};
 use super::{Variables, ere};
 use crate::module::ModuleId;
 
-/// The variables of a dkms.conf that mean something.
+/// The variables of a dkms.conf that mean something; dkms.conf(5) explains them all, and bash is
+/// asked for no others.
 pub const NAMES: &[&str] = &[
     "PACKAGE_NAME",
     "PACKAGE_VERSION",
@@ -104,9 +105,15 @@ pub struct ModuleConf {
 /// end of a value belongs to the line.
 pub(super) struct Directives<'a>(&'a Variables);
 
-impl Directives<'_> {
+impl<'a> Directives<'a> {
+    /// The variables, for a directive that is in [`NAMES`].
+    fn of(&self, name: &str) -> &'a Variables {
+        debug_assert!(NAMES.contains(&name), "{name} is read but not in NAMES");
+        self.0
+    }
+
     pub fn element(&self, name: &str, index: usize) -> Option<String> {
-        let value = self.0.element(name, index)?;
+        let value = self.of(name).element(name, index)?;
         let value = value.strip_suffix('\r').unwrap_or(value);
         (!value.is_empty()).then(|| value.to_owned())
     }
@@ -116,12 +123,15 @@ impl Directives<'_> {
     }
 
     pub fn max_index(&self, name: &str) -> Option<usize> {
-        self.0.max_index(name)
+        self.of(name).max_index(name)
+    }
+
+    fn elements<'b>(&self, name: &'b str) -> impl Iterator<Item = (usize, &'a str)> + use<'a, 'b> {
+        self.of(name).elements(name)
     }
 
     fn conditionals(&self, name: &str, condition: &str) -> Vec<Conditional> {
-        self.0
-            .elements(name)
+        self.elements(name)
             .filter_map(|(index, _)| {
                 let value = self.element(name, index)?;
                 Some(Conditional { index, value, condition: self.element(condition, index) })
@@ -171,7 +181,7 @@ pub fn read(vars: &Variables, conf_path: &str) -> Result<ModuleConf, Vec<String>
     });
     let Some(id) = id.filter(|_| problems.is_empty()) else { return Err(problems) };
     let mut seen = HashSet::new();
-    let build_depends = vars
+    let build_depends = from
         .elements("BUILD_DEPENDS")
         .flat_map(|(_, value)| value.split_whitespace())
         .filter(|name| seen.insert(*name))
@@ -232,7 +242,7 @@ fn warnings(from: &Directives, no_records: bool) -> Vec<String> {
     }
     let [kernel, _, _, arch, _] = exclusive::NAMES;
     for name in ["MAKE_MATCH", "PATCH_MATCH", kernel, arch] {
-        for (index, _) in from.0.elements(name) {
+        for (index, _) in from.elements(name) {
             let pattern = from.element(name, index);
             if pattern.is_some_and(|pattern| ere::compile(&pattern).is_err()) {
                 warnings.push(format!(
@@ -257,7 +267,7 @@ fn deprecated(from: &Directives, conf_path: &str) -> Vec<String> {
         .iter()
         .filter(|(name, _)| match *name {
             "CLEAN" => from.scalar(name).is_some_and(|value| value != "true"),
-            _ => from.0.elements(name).any(|(_, value)| !value.is_empty()),
+            _ => from.elements(name).any(|(_, value)| !value.is_empty()),
         })
         .map(|(name, advice)| format!("Deprecated feature: {name} ({conf_path}){advice}"))
         .collect()

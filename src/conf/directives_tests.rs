@@ -177,3 +177,18 @@ fn duplicates_are_problems_of_the_strict_verbs() {
         ]
     );
 }
+
+#[test]
+fn every_directive_has_an_effect() {
+    let mut plain = variables(&format!("{GOOD}MAKE=make PATCH=a.patch\n"));
+    plain.set("BUILT_MODULE_NAME", "b");
+    let base = read(&plain, "/x");
+    let changes = |name: &str, value: &str| {
+        let mut vars = plain.clone();
+        vars.set(name, value);
+        read(&vars, "/x") != base
+    };
+    for name in NAMES {
+        assert!(["yes", "no"].iter().any(|value| changes(name, value)), "{name} has none");
+    }
+}

@@ -4,7 +4,8 @@
 
 use super::Variables;
 
-/// The variables that a framework.conf may set.
+/// The variables that a framework.conf may set; dkms(8) explains them all, and bash is asked for no
+/// others.
 pub const NAMES: &[&str] = &[
     "source_tree",
     "dkms_tree",
@@ -83,6 +84,7 @@ impl Framework {
     /// Takes the settings from the variables; what is unset or empty gets its default.
     pub fn read(vars: &Variables) -> Self {
         let text = |name: &str| {
+            debug_assert!(NAMES.contains(&name), "{name} is read but not in NAMES");
             let value = vars.scalar(name)?;
             let value = value.strip_suffix('\r').unwrap_or(value);
             (!value.is_empty()).then(|| value.to_owned())
@@ -184,6 +186,14 @@ mod tests {
         let framework = read(&[("verbose", ""), ("symlink_modules", "no"), ("dkms_tree", "")]);
         assert!(!framework.verbose && framework.symlink_modules);
         assert_eq!(framework.dkms_tree, "/var/lib/dkms");
+    }
+
+    /// `continue_on_error` says what is always so.
+    #[test]
+    fn every_setting_but_one_has_an_effect() {
+        let (plain, odd) = (Framework::default(), |name: &str| read(&[(name, "odd")]));
+        let idle: Vec<&str> = NAMES.iter().copied().filter(|name| odd(name) == plain).collect();
+        assert_eq!(idle, ["continue_on_error"]);
     }
 
     #[test]
