@@ -61,7 +61,12 @@ fn run(report: &Report, options: Options, action: Action) -> Result<u8> {
 fn changes_something(action: &Action) -> bool {
     let reads = matches!(
         action,
-        Action::Help | Action::Version | Action::Status { .. } | Action::RebootSafe | Action::Verify { .. }
+        Action::Help
+            | Action::Version
+            | Action::Status { .. }
+            | Action::RebootSafe
+            | Action::Verify { .. }
+            | Action::Complete(_)
     );
     !reads && *action != Action::Gate { release: None }
 }

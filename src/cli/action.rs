@@ -103,7 +103,7 @@ impl Verb {
         }
     }
 
-    fn from_word(word: &str) -> Option<Self> {
+    pub(super) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verb| verb.name() == word)
     }
 
@@ -112,7 +112,7 @@ impl Verb {
         !matches!(self, Self::Hook | Self::Gate | Self::RebootSafe | Self::Verify)
     }
 
-    fn takes_all(self) -> bool {
+    pub(super) fn takes_all(self) -> bool {
         matches!(
             self,
             Self::Unbuild
@@ -135,7 +135,7 @@ impl Verb {
         }
     }
 
-    fn takes_module(self) -> bool {
+    pub(super) fn takes_module(self) -> bool {
         self.asks_for_module().is_some()
             || matches!(self, Self::Status | Self::Match | Self::GenerateMok | Self::Verify)
     }

@@ -6,13 +6,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use super::usage;
 use crate::failure::Failure;
 
 /// Options of dkms that mean nothing any more; each is accepted with a notice.
-const DEPRECATED: [&str; 3] = ["no-initrd", "no-clean-kernel", "no-prepare-kernel"];
+pub(super) const DEPRECATED: [&str; 3] = ["no-initrd", "no-clean-kernel", "no-prepare-kernel"];
 
 /// Everything that the words of the command line say, text not yet validated.
 #[derive(Debug, Default)]
@@ -57,7 +57,12 @@ fn value(id: &'static str, spelling: (Option<char>, &'static str), name: &'stati
     // Any OsString will do for clap: whether it is UTF-8 and what it means is judged later.
     let arg = Arg::new(id).value_name(name).value_parser(value_parser!(OsString)).action(ArgAction::Set);
     let arg = spelling.0.map_or(arg.clone(), |short| arg.short(short));
-    if spelling.1.is_empty() { arg } else { arg.long(spelling.1) }
+    let arg = if spelling.1.is_empty() { arg } else { arg.long(spelling.1) };
+    match name {
+        "dir" => arg.value_hint(ValueHint::DirPath),
+        "path" => arg.value_hint(ValueHint::FilePath),
+        _ => arg,
+    }
 }
 
 fn switch(long: &'static str) -> Arg {
@@ -127,7 +132,16 @@ pub fn command() -> Command {
 ///
 /// Fails with the failures of the options' form: unknown, without a value, not UTF-8.
 pub(super) fn read(words: &[OsString]) -> Result<Flags, Failure> {
-    let mut matches = command().try_get_matches_from(words).map_err(failure)?;
+    sorted(command().try_get_matches_from(words).map_err(failure)?)
+}
+
+/// As [`read`], of a command line that is still being typed: goes as far as it can be understood.
+pub(super) fn read_unfinished(words: &[OsString]) -> Flags {
+    let matches = command().ignore_errors(true).try_get_matches_from(words);
+    matches.ok().and_then(|matches| sorted(matches).ok()).unwrap_or_default()
+}
+
+fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
     let mut text = |id: &str| -> Result<Vec<String>, Failure> {
         let values: Vec<OsString> = matches.remove_many(id).map(Iterator::collect).unwrap_or_default();
         values.into_iter().map(|value| utf8(id, value)).collect()
@@ -194,6 +208,16 @@ fn utf8(id: &str, value: OsString) -> Result<String, Failure> {
         option: spelled(id),
         why: format!("'{}' is not UTF-8", value.to_string_lossy()),
     })
+}
+
+/// The option that a word spells, if it takes a value.
+pub(super) fn with_value(word: &str) -> Option<Arg> {
+    let spells = |arg: &&Arg| match word.strip_prefix("--") {
+        Some(long) => arg.get_long() == Some(long),
+        None => arg.get_short().is_some_and(|short| word == format!("-{short}")),
+    };
+    let takes_value = |arg: &&Arg| arg.get_action().takes_values();
+    command().get_arguments().filter(takes_value).find(spells).cloned()
 }
 
 /// How users write an option: the short form where there is one.

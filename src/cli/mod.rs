@@ -2,6 +2,7 @@
 //! Arguments to a validated [`Action`]: flags, then options, then the action. Touches no disk.
 
 mod action;
+pub mod complete;
 mod flags;
 #[cfg(test)]
 mod tests;
@@ -179,6 +180,8 @@ pub enum Action {
         module: Option<ModuleArg>,
         targets: TargetArgs,
     },
+    /// `complete WORDS…`: what may stand in the last of the words; for shells.
+    Complete(complete::Question),
     Version,
     Help,
 }
@@ -201,6 +204,12 @@ pub fn parse(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Options, Action), Box<Misuse>> {
     let argv: Vec<OsString> = argv.collect();
+    if let Some((first, typed)) = argv.split_first()
+        && first == "complete"
+    {
+        let (options, question) = complete::ask(typed);
+        return Ok((options, Action::Complete(question)));
+    }
     let (mut flags, hook) = split_hook(&argv).map_err(|failure| {
         let quiet = argv.iter().any(|word| word == "-q" || word == "--quiet");
         misuse(failure, Options { quiet, ..Options::default() })

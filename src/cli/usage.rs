@@ -8,12 +8,17 @@ use clap::Arg;
 use super::action::Verb;
 use super::flags;
 
+/// The actions and what they do, in the order of their importance.
+pub fn actions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Verb::ALL.into_iter().map(|verb| (verb.name(), verb.meaning()))
+}
+
 /// The text of `--help`: standard output, ends with a newline.
 pub fn text() -> String {
     let mut actions = String::new();
-    for verb in Verb::ALL {
+    for (name, meaning) in self::actions() {
         // Writing to a String cannot fail.
-        let _ = writeln!(actions, "  {:<16} {}", verb.name(), verb.meaning());
+        let _ = writeln!(actions, "  {name:<16} {meaning}");
     }
     let template = format!(
         "Usage: dkms [action] [options]\n\nActions:\n{actions}\n\

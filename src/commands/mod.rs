@@ -4,6 +4,7 @@
 mod add;
 mod attempts;
 mod autoinstall;
+mod complete;
 mod each;
 mod engine;
 mod gate;
@@ -52,6 +53,7 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::Gate { release: Some(kernel) } => return release::release(session, &kernel),
         Action::RebootSafe => return reboot_safe::reboot_safe(session),
         Action::Verify { module, targets } => return verify::verify(session, module.as_ref(), &targets),
+        Action::Complete(question) => complete::complete(session, &question)?,
         // Protocols have a front of their own.
         Action::Hook { .. } => {}
         Action::Add { module } => {

@@ -55,10 +55,13 @@ enum Event {
     Held,
 }
 
-/// Whether an action is a question that has to be answered whatever is wrong: unanswered, GRUB's
-/// would release what is held.
+/// Whether an action is a question that is to be answered whatever is wrong: unanswered, GRUB's
+/// would release what is held. A shell's is often about words that need no configuration.
 pub fn only_asks(action: &Action) -> bool {
-    matches!(action, Action::Hook { protocol, .. } if protocol == "grub")
+    match action {
+        Action::Hook { protocol, .. } => protocol == "grub",
+        action => matches!(action, Action::Complete(_)),
+    }
 }
 
 /// The exit code of a hook that could not even begin (a configuration that cannot be read), after

@@ -38,6 +38,15 @@ impl Tree {
         Ok(kernels)
     }
 
+    /// Whether modules can be built for a kernel: its headers are installed.
+    pub fn has_headers(&self, kernel: &KernelRelease) -> bool {
+        self.build_paths(kernel).iter().any(|path| is_build_dir(path))
+    }
+
+    fn build_paths(&self, kernel: &KernelRelease) -> [PathBuf; 2] {
+        ["build", "source"].map(|name| self.kernel_dir(kernel).join(name))
+    }
+
     /// The kernel's build directory: `given` (`--kernelsourcedir`) if it is one, else `build` or
     /// `source` in the install tree. Nothing if the headers are not installed.
     pub fn kernel_build_dir(
@@ -48,12 +57,9 @@ impl Tree {
     ) -> Result<Option<BuildDir>> {
         let candidates = match given {
             Some(given) => vec![given.to_owned()],
-            None => ["build", "source"].map(|name| self.kernel_dir(kernel).join(name)).to_vec(),
+            None => self.build_paths(kernel).to_vec(),
         };
-        let Some(path) = candidates
-            .into_iter()
-            .find(|path| path.join("include").is_dir() || path.join("Makefile").is_file())
-        else {
+        let Some(path) = candidates.into_iter().find(|path| is_build_dir(path)) else {
             return Ok(None);
         };
         let places = match config {
@@ -87,4 +93,8 @@ impl Tree {
         }
         Ok(KernelConfig::default())
     }
+}
+
+fn is_build_dir(path: &Path) -> bool {
+    path.join("include").is_dir() || path.join("Makefile").is_file()
 }

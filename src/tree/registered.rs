@@ -45,6 +45,16 @@ pub struct Scope {
 }
 
 impl Tree {
+    /// The modules whose sources lie in the source tree, registered or not. Runs no program.
+    pub fn sources(&self) -> Result<Vec<ModuleId>> {
+        let mut found = Vec::new();
+        for directory in files::names(&self.source)? {
+            let conf = read_conf(&self.source.join(&directory).join("dkms.conf"))?;
+            found.extend(conf.and_then(|conf| identify_source(&directory, conf)));
+        }
+        Ok(found)
+    }
+
     /// Reads the configuration of a registered module for a target.
     pub fn load(&self, id: &ModuleId, target: Option<&Target>, scope: &Scope) -> Result<Loaded> {
         let conf = scope.conf.clone().unwrap_or_else(|| self.source_link(id).join("dkms.conf"));
@@ -120,6 +130,24 @@ impl Tree {
         set("verbose", if scope.verbose { "1" } else { "" }.to_owned());
         variables
     }
+}
+
+/// What a source directory `M-V` holds. A conf that is a program is not run for that: then a version
+/// is what begins with a digit.
+fn identify_source(directory: &str, conf: ConfFile) -> Option<ModuleId> {
+    let named = match plain::evaluate(&Variables::new(), &[conf]) {
+        Plain::Evaluated(variables) => {
+            let scalar = |name| variables.scalar(name);
+            Some((scalar("PACKAGE_NAME")?.to_owned(), scalar("PACKAGE_VERSION")?.to_owned()))
+        }
+        Plain::NeedsShell { .. } => directory
+            .match_indices('-')
+            .map(|(at, _)| (&directory[..at], &directory[at + 1..]))
+            .find(|(_, version)| version.starts_with(|c: char| c.is_ascii_digit()))
+            .map(|(name, version)| (name.to_owned(), version.to_owned())),
+    };
+    let (name, version) = named.filter(|(name, version)| format!("{name}-{version}") == directory)?;
+    ModuleId::new(&name, &version).ok()
 }
 
 /// The file names below `/etc/dkms` that have a say about a module, least specific first.
@@ -206,6 +234,7 @@ fn drop_ins(directory: &Path, suffix: &str) -> Result<Vec<ConfFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
     #[test]
     fn overrides_go_from_general_to_specific() {
@@ -223,6 +252,22 @@ mod tests {
                 "foo--6.1-x86_64.conf"
             ]
         );
+    }
+
+    #[rstest]
+    #[case::plain("v4l-1-2.0", "PACKAGE_NAME=v4l-1\nPACKAGE_VERSION=2.0\n", Some(("v4l-1", "2.0")))]
+    #[case::elsewhere("other-1.0", "PACKAGE_NAME=foo\nPACKAGE_VERSION=1.0\n", None)]
+    #[case::unfinished("foo-1.0", "PACKAGE_NAME=foo\nPACKAGE_VERSION=#V#\n", None)]
+    #[case::program("nvidia-current-470.2-1", "PACKAGE_VERSION=$(date)\n", Some(("nvidia-current", "470.2-1")))]
+    #[case::program_without_version("scripts", "exit $(true)\n", None)]
+    fn sources_are_told_by_conf_and_directory(
+        #[case] directory: &str,
+        #[case] conf: &str,
+        #[case] want: Option<(&str, &str)>,
+    ) {
+        let conf = ConfFile { path: "/usr/src/x/dkms.conf".into(), text: conf.to_owned() };
+        let want = want.map(|(name, version)| ModuleId::new(name, version).unwrap());
+        assert_eq!(identify_source(directory, conf), want);
     }
 
     #[test]

@@ -12,7 +12,7 @@ if ! command -v shellcheck >/dev/null; then
     apt-get -qq update && apt-get -qq install -y shellcheck >/dev/null
 fi
 git ls-files -co --exclude-standard | while read -r file; do
-    if [ -f "$file" ] && head -n 1 "$file" | grep -qE '^#!.*\b(ba)?sh\b'; then
+    if [ -f "$file" ] && head -n 2 "$file" | grep -qE '^#(!.*\b(ba)?sh\b| shellcheck shell=)'; then
         printf '%s\0' "$file"
     fi
 done | xargs -0 shellcheck -x -P SCRIPTDIR
