@@ -38,6 +38,8 @@ case $family in
         exit 1
         ;;
 esac
+zsh=site-functions
+[ "$family" != debian ] || zsh=vendor-completions
 program build/dkms "$sbin/dkms"
 program hooks/lib/common.postinst "$prefix/lib/dkms/common.postinst"
 program hooks/lib/dkms_autoinstaller "$prefix/lib/dkms/dkms_autoinstaller"
@@ -46,6 +48,12 @@ for plugin in install.d/*.install; do
     program "$plugin" "$prefix/lib/kernel/$plugin"
 done
 program hooks/grub/zz_dkms /etc/grub.d/zz_dkms
+for page in man/*; do
+    data "$page" "$prefix/share/man/man${page##*.}/${page#man/}"
+done
+data packaging/completions/dkms.bash "$prefix/share/bash-completion/completions/dkms"
+data packaging/completions/dkms.fish "$prefix/share/fish/vendor_completions.d/dkms.fish"
+data packaging/completions/_dkms "$prefix/share/zsh/$zsh/_dkms"
 settings hooks/etc/framework.conf /etc/dkms/framework.conf
 install -d -m 755 "$dest/etc/dkms/framework.conf.d" "$dest/etc/dkms/policy.d" "$dest/var/lib/dkms"
 [ "$family" != arch ] || program hooks/initcpio/post/dkms "$prefix/lib/initcpio/post/dkms"

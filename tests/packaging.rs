@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rstest::rstest;
 
-const EVERYWHERE: [&str; 8] = [
+const EVERYWHERE: [&str; 14] = [
     "etc/dkms/framework.conf",
     "etc/grub.d/zz_dkms",
     "usr/lib/dkms/common.postinst",
@@ -17,6 +17,12 @@ const EVERYWHERE: [&str; 8] = [
     "usr/lib/kernel/install.d/15-dkms.install",
     "usr/lib/kernel/install.d/88-dkms-proof.install",
     "usr/lib/systemd/system/dkms.service",
+    "usr/share/bash-completion/completions/dkms",
+    "usr/share/fish/vendor_completions.d/dkms.fish",
+    "usr/share/man/man5/dkms-policy.toml.5",
+    "usr/share/man/man5/dkms.conf.5",
+    "usr/share/man/man8/dkms.8",
+    "usr/share/zsh/FUNCTIONS/_dkms",
     "BINARY",
 ];
 
@@ -37,7 +43,7 @@ fn repository() -> &'static Path {
 fn install(dest: &Path, family: &str) -> std::process::Output {
     let tree = dest.join("repository");
     fs_err::create_dir_all(tree.join("build")).unwrap();
-    let parts = ["packaging", "hooks", "install.d", "apt"];
+    let parts = ["packaging", "hooks", "install.d", "apt", "man"];
     let copied = Command::new("cp").arg("-r").args(parts).arg(&tree).current_dir(repository()).status();
     assert!(copied.unwrap().success());
     fs_err::write(tree.join("build/dkms"), "#!/bin/sh\n").unwrap();
@@ -55,18 +61,23 @@ fn files(directory: &Path) -> BTreeSet<String> {
 }
 
 #[rstest]
-#[case::debian("debian", "usr/sbin/dkms", &DEBIAN)]
-#[case::redhat("redhat", "usr/sbin/dkms", &[])]
-#[case::arch("arch", "usr/bin/dkms", &["usr/lib/initcpio/post/dkms"])]
-#[case::clear("clear", "usr/sbin/dkms", &[])]
-fn each_family_gets_its_files(#[case] family: &str, #[case] binary: &str, #[case] own: &[&str]) {
+#[case::debian("debian", "usr/sbin/dkms", "vendor-completions", &DEBIAN)]
+#[case::redhat("redhat", "usr/sbin/dkms", "site-functions", &[])]
+#[case::arch("arch", "usr/bin/dkms", "site-functions", &["usr/lib/initcpio/post/dkms"])]
+#[case::clear("clear", "usr/sbin/dkms", "site-functions", &[])]
+fn each_family_gets_its_files(
+    #[case] family: &str,
+    #[case] binary: &str,
+    #[case] zsh_functions: &str,
+    #[case] own: &[&str],
+) {
     let dest = tempfile::tempdir().unwrap();
     let ran = install(dest.path(), family);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let want: BTreeSet<String> = EVERYWHERE
         .iter()
         .chain(own)
-        .map(|path| if *path == "BINARY" { binary } else { path }.to_owned())
+        .map(|path| if *path == "BINARY" { binary } else { path }.replace("FUNCTIONS", zsh_functions))
         .collect();
     assert_eq!(files(&dest.path().join("root")), want);
     assert!(dest.path().join("root/var/lib/dkms").is_dir());
