@@ -67,6 +67,7 @@ fn changes_something(action: &Action) -> bool {
             | Action::RebootSafe
             | Action::Verify { .. }
             | Action::Complete(_)
+            | Action::Critical { .. }
     );
     !reads && *action != Action::Gate { release: None }
 }

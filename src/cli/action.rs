@@ -30,10 +30,11 @@ pub(super) enum Verb {
     Gate,
     RebootSafe,
     Verify,
+    Critical,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -53,6 +54,7 @@ impl Verb {
         Self::Gate,
         Self::RebootSafe,
         Self::Verify,
+        Self::Critical,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -76,6 +78,7 @@ impl Verb {
             Self::Gate => "gate",
             Self::RebootSafe => "reboot-safe",
             Self::Verify => "verify",
+            Self::Critical => "critical",
         }
     }
 
@@ -100,6 +103,7 @@ impl Verb {
             Self::Gate => "show which kernels are proven, pending or held, and why",
             Self::RebootSafe => "which kernel boots next, and is it proven? (0, 1, 2: unknown)",
             Self::Verify => "look whether a kernel can load its modules, and why not",
+            Self::Critical => "show what a kernel needs to boot this machine, and why",
         }
     }
 
@@ -109,7 +113,7 @@ impl Verb {
 
     /// Those that are not dkms's are modules or directories after an action.
     fn is_dkms_own(self) -> bool {
-        !matches!(self, Self::Hook | Self::Gate | Self::RebootSafe | Self::Verify)
+        !matches!(self, Self::Hook | Self::Gate | Self::RebootSafe | Self::Verify | Self::Critical)
     }
 
     pub(super) fn takes_all(self) -> bool {
@@ -266,6 +270,10 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         Verb::Gate => Action::Gate { release },
         Verb::RebootSafe => Action::RebootSafe,
         Verb::Verify => Action::Verify { module, targets },
+        Verb::Critical if targets.kernels.len() > 1 => {
+            return Err(Failure::OneKernelOnly { action: verb.name() });
+        }
+        Verb::Critical => Action::Critical { targets },
     })
 }
 

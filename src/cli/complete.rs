@@ -275,7 +275,7 @@ fn takes(verb: Verb, option: &str) -> bool {
         "archive" => {
             matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Mktarball | Verb::Ldtarball)
         }
-        "json" => matches!(verb, Verb::Status | Verb::Gate),
+        "json" => matches!(verb, Verb::Status | Verb::Gate | Verb::Critical),
         _ => verb != Verb::Hook,
     }
 }

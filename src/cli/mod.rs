@@ -182,6 +182,10 @@ pub enum Action {
     },
     /// `complete WORDS…`: what may stand in the last of the words; for shells.
     Complete(complete::Question),
+    /// `critical`: what a kernel needs to boot this machine, and why.
+    Critical {
+        targets: TargetArgs,
+    },
     Version,
     Help,
 }

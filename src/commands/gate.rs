@@ -8,7 +8,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::autoinstall::Caller;
-use super::run::{Initramfs, RunResult, critical};
+use super::critical::critical;
+use super::run::{Initramfs, RunResult};
 use super::session::Session;
 use crate::conf::policy::{OnFailure, Policy};
 use crate::failure::Failure;
@@ -63,7 +64,7 @@ pub(super) fn show(session: &Session) -> Result<()> {
         report.line(format_args!("{kernel}: {standing} since {time}"));
         for critical in critical {
             report.line(format_args!(
-                "  needs {} ({}), by {}",
+                "  needs {} ({}): {}",
                 critical.name,
                 critical.modules.join(", "),
                 critical.because

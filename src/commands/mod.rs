@@ -5,6 +5,7 @@ mod add;
 mod attempts;
 mod autoinstall;
 mod complete;
+mod critical;
 mod each;
 mod engine;
 mod gate;
@@ -54,6 +55,7 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::RebootSafe => return reboot_safe::reboot_safe(session),
         Action::Verify { module, targets } => return verify::verify(session, module.as_ref(), &targets),
         Action::Complete(question) => complete::complete(session, &question)?,
+        Action::Critical { targets } => critical::show(session, &targets)?,
         // Protocols have a front of their own.
         Action::Hook { .. } => {}
         Action::Add { module } => {

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::run::needed;
+use super::critical::needed;
 use super::session::Session;
 use crate::gate::next_boot::{NextBoot, foretell};
 use crate::kernel::KernelRelease;

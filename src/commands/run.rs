@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Error, Result};
 
+use super::critical::critical;
 use super::engine::Engine;
 use super::gate::{ensure_indexed, image, mark};
 use super::items::{Done, Goal, Item};
 use super::post_transaction::post_transaction;
 use super::session::Session;
-use crate::conf::policy::Policy;
-use crate::gate::verdict::Verdict;
-use crate::gate::{self, Outcome, Registered};
+use crate::gate::{self, Outcome};
 use crate::initramfs;
 use crate::module::{ModuleId, Target};
 
@@ -91,54 +90,6 @@ pub(super) fn run(
     }
     let gate = gate.settle(&target.kernel, &critical, &image, &failures, before)?;
     Ok(RunResult { modules, gate, trouble })
-}
-
-/// What this kernel needs to boot, from the newest version of every registered module. A module
-/// whose configuration cannot be read counts as it did when it last could, for whatever kernel.
-pub(super) fn critical(
-    session: &Session,
-    target: &Target,
-    policy: &Policy,
-) -> Result<Vec<gate::verdict::Critical>> {
-    let kernel = session.kernel_config(&target.kernel)?;
-    let mut loaded = Vec::new();
-    let mut unreadable = Vec::new();
-    for id in newest_versions(session)?.into_values() {
-        match session.load(&id, Some(target)) {
-            Ok(module) if !session.tree.is_broken(&id) => {
-                let excluded = module.conf.excluded_records(target, &kernel);
-                loaded.push((module, excluded));
-            }
-            _ => unreadable.push(id),
-        }
-    }
-    let registered: Vec<Registered<'_>> =
-        loaded.iter().map(|(module, excluded)| Registered { conf: &module.conf, excluded }).collect();
-    let mut critical = gate::critical(policy, &registered);
-    let overruled = |name: &str| policy.module_critical.get(name) == Some(&false);
-    for id in unreadable.iter().filter(|id| !overruled(id.name())) {
-        let known = || Verdict::known_critical(&session.tree, id.name());
-        if !critical.iter().any(|critical| critical.name == id.name()) {
-            critical.extend(known());
-        }
-    }
-    Ok(critical)
-}
-
-/// What this kernel needs to boot by all that is known: a verdict of another day may name more than
-/// the modules that are registered now.
-pub(super) fn needed(
-    session: &Session,
-    target: &Target,
-    policy: &Policy,
-) -> Result<Vec<gate::verdict::Critical>> {
-    let mut needed = critical(session, target, policy)?;
-    if let Some(known) = Verdict::load(&session.tree, &target.kernel)? {
-        let is_new = |name: &str| !needed.iter().any(|critical| critical.name == name);
-        let held_for: Vec<_> = known.critical.into_iter().filter(|known| is_new(&known.name)).collect();
-        needed.extend(held_for);
-    }
-    Ok(needed)
 }
 
 /// The newest registered version of every module, by name.

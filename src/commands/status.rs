@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
-use crate::install::{Comparison, Placement, find_module};
+use crate::install::{Comparison, Placement};
 use crate::module::{ModuleId, State, Target};
+use crate::tree::kernels::find_module;
 use crate::tree::registered::Loaded;
 use details::Details;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::run::needed;
+use super::critical::needed;
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::failure::Failure;
@@ -130,7 +130,7 @@ fn of_kernel(session: &Session, wanted: Option<(&str, Option<&str>)>, target: Ta
 /// What the machine needs of a kernel, and what is installed for it, by name.
 fn subjects(session: &Session, target: &Target, critical: Vec<Critical>) -> Result<Vec<Subject>> {
     let version = |name: &str| Some(session.tree.active(name, target)?.version().to_owned());
-    let of_critical = |Critical { name, modules, because }: Critical| {
+    let of_critical = |Critical { name, modules, because, .. }: Critical| {
         let version = version(&name);
         Subject { name, version, modules, because: Some(because) }
     };
@@ -215,8 +215,7 @@ impl Kernel {
         for package in &self.packages {
             let version = package.version.as_ref().map(|version| format!("/{version}")).unwrap_or_default();
             let word = if package.verified { "verified" } else { "NOT LOADABLE" };
-            let critical =
-                package.critical.as_ref().map(|because| format!(" (needed to boot, by {because})"));
+            let critical = package.critical.as_ref().map(|because| format!(" (needed to boot: {because})"));
             text.push_str(&format!(
                 "{}{version}, {kernel}, {arch}: {word}{}\n",
                 package.name,

@@ -46,6 +46,9 @@ pub enum Generator {
 pub struct Policy {
     /// `[boot] critical`: the modules that the machine does not boot without.
     pub critical: BTreeSet<String>,
+    /// `[boot] detect`: whether what the machine needs is also found out by looking at it; it is
+    /// unless this says no.
+    pub detect: Option<bool>,
     /// `[boot] on_failure`
     pub on_failure: OnFailure,
     /// `[build] jobs`: nothing for as many as there are processors.
@@ -71,6 +74,11 @@ impl Policy {
             .map(|name| (name.as_str(), BOOT_LIST))
             .chain(tables.map(|(name, _)| (name.as_str(), MODULE_TABLE)))
             .collect()
+    }
+
+    /// Whether what the machine needs to boot is also found out by looking at the machine.
+    pub fn detects(&self) -> bool {
+        self.detect.unwrap_or(true)
     }
 
     /// Whether policy calls a module boot-critical: its own table, else the list of `[boot]`;
@@ -113,6 +121,7 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct Boot {
     critical: Vec<String>,
+    detect: Option<bool>,
     on_failure: Option<OnFailure>,
 }
 
@@ -142,6 +151,7 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
     for conf in files {
         let file: File = toml::from_str(&conf.text).map_err(|error| rejected(conf, &error))?;
         policy.critical.extend(file.boot.critical);
+        policy.detect = file.boot.detect.or(policy.detect);
         policy.on_failure = file.boot.on_failure.unwrap_or(policy.on_failure);
         policy.jobs = file.build.jobs.or(policy.jobs);
         policy.timeout =
@@ -185,16 +195,16 @@ mod tests {
         let policy = merge(&[]).unwrap();
         assert_eq!(policy, Policy::default());
         assert_eq!((policy.on_failure, policy.generator), (OnFailure::Auto, Generator::Auto));
-        assert_eq!(policy.critical("zfs"), None);
+        assert_eq!((policy.critical("zfs"), policy.detects()), (None, true));
     }
 
     #[test]
     fn every_key_is_read() {
-        let text = "[boot]\ncritical = [\"zfs\"]\non_failure = \"abort\"\n\
+        let text = "[boot]\ncritical = [\"zfs\"]\ndetect = false\non_failure = \"abort\"\n\
                     [build]\njobs = 3\ntimeout = 600\n\
                     [initramfs]\ngenerator = \"update-initramfs\"\n[module.nvidia]\ncritical = true\n";
         let policy = merge(&[file("/p", text)]).unwrap();
-        assert_eq!(policy.on_failure, OnFailure::Abort);
+        assert_eq!((policy.on_failure, policy.detects()), (OnFailure::Abort, false));
         assert_eq!(policy.jobs.map(NonZeroU32::get), Some(3));
         assert_eq!(policy.timeout, Some(Duration::from_secs(600)));
         assert_eq!(policy.generator, Generator::UpdateInitramfs);
@@ -232,7 +242,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::unknown_key("[boot]\n\ndetect = true\n", 3, "unknown key `detect`")]
+    #[case::unknown_key("[boot]\n\ndetects = true\n", 3, "unknown key `detects`")]
     #[case::unknown_table("[boot]\n[sign]\nkey = 1\n", 2, "sign")]
     #[case::unknown_key_of_a_module("[module.zfs]\ncriticle = true\n", 2, "criticle")]
     #[case::unknown_word("[boot]\non_failure = \"ignore\"\n", 2, "on_failure")]

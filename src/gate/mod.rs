@@ -3,6 +3,7 @@
 //! each boot loader makes of it. Never builds or installs.
 
 pub mod bls;
+pub mod detect;
 mod efi;
 pub mod grub;
 pub mod loader;
@@ -12,6 +13,8 @@ pub mod proof;
 pub mod verdict;
 #[cfg(test)]
 mod verdict_tests;
+
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 
@@ -23,6 +26,7 @@ use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::root::Root;
 use crate::tree::Tree;
+use detect::Found;
 use proof::{Image, Proof, prove};
 use verdict::{Critical, Standing, Verdict};
 
@@ -61,9 +65,14 @@ pub struct Registered<'a> {
     pub excluded: &'a [bool],
 }
 
-/// What the machine needs to boot, by the word of the modules' own configurations and of the
-/// policy. The policy may also overrule a module, and name a module that nobody has registered.
-pub fn critical(policy: &Policy, registered: &[Registered<'_>]) -> Vec<Critical> {
+/// What the machine needs to boot, by the word of the policy, by that of the modules' own
+/// configurations, or by what was seen of the machine. The policy may also overrule the others, and
+/// name a module that nobody has registered.
+pub fn critical(
+    policy: &Policy,
+    registered: &[Registered<'_>],
+    detected: &BTreeMap<String, Found>,
+) -> Vec<Critical> {
     let mut found = Vec::new();
     let named = policy.all_critical();
     let mut unmatched = named.clone();
@@ -73,13 +82,15 @@ pub fn critical(policy: &Policy, registered: &[Registered<'_>]) -> Vec<Critical>
                 || conf.records.iter().any(|record| record.dest_name == name || record.built_name == name)
         };
         unmatched.retain(|(name, _)| !names(name));
+        let seen = detected.get(conf.id.name());
         let because = match policy.module_critical.get(conf.id.name()).copied() {
             Some(false) => continue,
             Some(true) => policy::MODULE_TABLE,
-            None => match named.iter().find(|(name, _)| names(name)) {
-                Some((_, because)) => because,
-                None if conf.boot_critical => "BOOT_CRITICAL in its configuration",
-                None => continue,
+            None => match (named.iter().find(|(name, _)| names(name)), seen) {
+                (Some((_, because)), _) => because,
+                (None, _) if conf.boot_critical => "BOOT_CRITICAL in its configuration",
+                (None, Some(found)) => &found.because,
+                (None, None) => continue,
             },
         };
         // A module that this kernel rules out altogether is needed all the same.
@@ -92,12 +103,14 @@ pub fn critical(policy: &Policy, registered: &[Registered<'_>]) -> Vec<Critical>
                 .map(|(record, _)| record.dest_name.clone())
                 .collect(),
             because: because.to_owned(),
+            needs_initramfs: seen.map(|found| found.early),
         });
     }
     found.extend(unmatched.into_iter().map(|(name, because)| Critical {
         name: name.to_owned(),
         modules: vec![name.to_owned()],
         because: because.to_owned(),
+        needs_initramfs: None,
     }));
     found
 }
@@ -274,17 +287,26 @@ mod tests {
     #[case::table("[module.nvidia-current]\ncritical = true", "no", "nvidia-current")]
     #[case::table_by_file("[module.nvidia]\ncritical = true", "no", "nvidia-current")]
     #[case::overruled("[module.nvidia-current]\ncritical = false", "yes", "")]
+    #[case::seen_and_named("[boot]\ncritical = ['nvidia']", "seen", "nvidia-current")]
+    #[case::seen("", "seen", "nvidia-current")]
+    #[case::seen_and_overruled("[module.nvidia-current]\ncritical = false", "seen", "")]
     #[case::unregistered_in_list("[boot]\ncritical = ['zfs']", "no", "zfs")]
     #[case::unregistered_in_table("[module.zfs]\ncritical = true", "no", "zfs")]
     #[case::unregistered_overruled("[boot]\ncritical = ['zfs']\n[module.zfs]\ncritical = false", "no", "")]
-    fn what_is_critical_is_said_by_the_policy_or_the_module(
+    fn what_is_critical_is_said_by_the_policy_or_the_module_or_seen(
         #[case] policy: &str,
-        #[case] boot_critical: &str,
+        #[case] word: &str,
         #[case] want: &str,
     ) {
         let policy = policy::merge(&[ConfFile { path: "/p".into(), text: policy.to_owned() }]).unwrap();
-        let conf = conf(boot_critical);
-        let found = critical(&policy, &[Registered { conf: &conf, excluded: &[false] }]);
+        let mut detected = BTreeMap::new();
+        if word == "seen" {
+            let found = Found { because: "/ is on it".to_owned(), early: true };
+            detected.insert("nvidia-current".to_owned(), found);
+        }
+        let conf = conf(if word == "yes" { "yes" } else { "no" });
+        let found = critical(&policy, &[Registered { conf: &conf, excluded: &[false] }], &detected);
+        assert!(found.iter().all(|critical| critical.needs_initramfs.is_some() == (word == "seen")));
         let names: Vec<String> = found.into_iter().map(|critical| critical.name).collect();
         assert_eq!(names.join(" "), want);
     }

@@ -52,8 +52,12 @@ pub struct Critical {
     pub name: String,
     /// The kernel modules that have to be there.
     pub modules: Vec<String>,
-    /// Who says so.
+    /// Who says so, or what it is needed for.
     pub because: String,
+    /// Whether the initramfs needs it, not only what comes after; nothing if nobody knows, because
+    /// it was not found by looking at the machine.
+    #[serde(default)]
+    pub needs_initramfs: Option<bool>,
 }
 
 /// A file that a verdict was reached from, as it was then.

@@ -52,7 +52,12 @@ impl Machine {
     }
 
     fn critical() -> Vec<Critical> {
-        vec![Critical { name: "disk".into(), modules: vec!["disk".into()], because: "test".into() }]
+        vec![Critical {
+            name: "disk".into(),
+            modules: vec!["disk".into()],
+            because: "test".into(),
+            needs_initramfs: None,
+        }]
     }
 
     /// A whole run that changes nothing.

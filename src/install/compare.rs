@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
-use super::{Placement, find_module, same_module};
+use super::{Placement, same_module};
 use crate::conf::directives::ModuleConf;
+use crate::tree::kernels::find_module;
 
 /// How installed files relate to the built ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

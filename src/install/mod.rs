@@ -22,6 +22,7 @@ use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::tools::{Output, Run, Tool};
 use crate::tree::Tree;
+use crate::tree::kernels::find_module;
 use crate::tree::state::active_link_target;
 use crate::tree::transaction::{Applied, Recovered, Transaction, recover};
 use distribution::Distribution;
@@ -242,14 +243,6 @@ impl Placement<'_> {
     pub fn state(&self) -> State {
         self.tree.state(self.id, self.target)
     }
-}
-
-/// The file of a module in one directory, under whatever compression.
-pub fn find_module(directory: &Path, name: &str) -> Option<PathBuf> {
-    ["", ".gz", ".xz", ".zst"]
-        .iter()
-        .map(|suffix| directory.join(format!("{name}.ko{suffix}")))
-        .find(|path| path.is_file())
 }
 
 /// Whether two files hold the same module, be they compressed in different ways.

@@ -27,6 +27,13 @@ impl Root {
         Self { prefix: prefix.to_owned(), live: false }
     }
 
+    /// A directory seen as the root of the running system, whose /proc and /sys are then the
+    /// directory's, for tests over made-up machines.
+    #[cfg(test)]
+    pub(crate) fn machine(prefix: &Path) -> Self {
+        Self { prefix: prefix.to_owned(), live: true }
+    }
+
     /// Enters an offline image for the rest of this process, so that absolute symbolic links in
     /// the image and the programs that are run see the image and nothing else.
     ///
@@ -71,11 +78,12 @@ impl Root {
         if !self.live {
             return true;
         }
-        let place = |path| fs_err::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+        let place = |path| fs_err::metadata(self.path(path)).map(|meta| (meta.dev(), meta.ino()));
         match (place("/proc/1/root"), place("/")) {
             (Ok(first), Ok(ours)) => first != ours,
             (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => true,
-            _ => fs_err::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| !has_root(&mounts)),
+            _ => fs_err::read_to_string(self.path("/proc/self/mountinfo"))
+                .is_ok_and(|mounts| !has_root(&mounts)),
         }
     }
 

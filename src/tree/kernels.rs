@@ -20,6 +20,14 @@ pub struct BuildDir {
     pub clang: bool,
 }
 
+/// The file of a module in one directory, under whatever compression.
+pub fn find_module(directory: &Path, name: &str) -> Option<PathBuf> {
+    ["", ".gz", ".xz", ".zst"]
+        .iter()
+        .map(|suffix| directory.join(format!("{name}.ko{suffix}")))
+        .find(|path| path.is_file())
+}
+
 impl Tree {
     /// The release of the running kernel (uname(2)); unknown for an offline image.
     pub fn running_kernel(&self) -> Result<KernelRelease> {

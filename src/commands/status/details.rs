@@ -12,10 +12,11 @@ use serde::Serialize;
 use super::super::session::Session;
 use crate::cli::TargetArgs;
 use crate::failure::Failure;
-use crate::install::{Files, Placement, find_module};
+use crate::install::{Files, Placement};
 use crate::module::{ModuleId, State, Target};
 use crate::sys::{clock, files};
 use crate::tree::attempts::{Attempt, Outcome};
+use crate::tree::kernels::find_module;
 use crate::tree::registered::Loaded;
 
 /// Why a module is not what one would expect it to be.

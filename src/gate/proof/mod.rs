@@ -5,7 +5,7 @@
 mod command_line;
 mod examine;
 mod firmware;
-mod index;
+pub(super) mod index;
 mod modprobe;
 mod own;
 mod signing;
