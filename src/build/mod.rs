@@ -10,6 +10,7 @@ mod prepare;
 pub use prepare::{has_source, script_command};
 pub mod sign;
 mod store;
+pub mod symbols;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::tree::registered::Loaded;
 use jobs::{Jobs, named_jobs};
 use log::MakeLog;
 use sign::Signer;
+use symbols::KernelSymbols;
 
 /// One module to build for one kernel. The module's lock must be held.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub struct Build<'a> {
     /// Which records BUILD_EXCLUSIVE_* rules out, by position.
     pub excluded: &'a [bool],
     pub kernel: &'a BuildDir,
+    pub symbols: &'a KernelSymbols,
     /// Without one modules stay unsigned.
     pub signer: Option<&'a Signer>,
     /// The installed dependencies whose new versions ask for a rebuild (BUILD_DEPENDS_REBUILD), with

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use fs_err as fs;
 
 use super::log::MakeLog;
+use super::symbols::{self, Built, Sources};
 use super::{Build, Product};
 use crate::failure::Failure;
 use crate::module_file::{Compression, Wanted, check_loadable, kernel_vermagic};
@@ -85,6 +86,11 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
 /// Nothing is signed or kept unless the kernel would take all of it.
 fn check(build: &Build<'_>, products: &[Product], log: &MakeLog) -> Result<()> {
     let vermagic = kernel_vermagic(&build.target.kernel, &build.kernel.config);
+    let refused = |product: &Product, why: String| {
+        let (file, log) = (product.path.display().to_string(), log.path().display().to_string());
+        anyhow::Error::from(Failure::NotLoadable { file, why, log })
+    };
+    let mut built = Vec::with_capacity(products.len());
     for product in products {
         let wanted = Wanted {
             name: Some(&product.built),
@@ -92,9 +98,21 @@ fn check(build: &Build<'_>, products: &[Product], log: &MakeLog) -> Result<()> {
             arch: &build.target.arch,
             vermagic: vermagic.as_deref(),
         };
-        if let Err(error) = check_loadable(&fs::read(&product.path)?, wanted) {
-            let (file, why) = (product.path.display().to_string(), format!("{error:#}"));
-            return Err(Failure::NotLoadable { file, why, log: log.path().display().to_string() }.into());
+        let image = fs::read(&product.path)?;
+        let read = check_loadable(&image, wanted).and_then(|info| Built::read(&product.built, info, &image));
+        built.push(read.map_err(|error| refused(product, format!("{error:#}")))?);
+    }
+    let sources = Sources {
+        tree: build.tree,
+        target: build.target,
+        config: &build.kernel.config,
+        kernel: build.symbols,
+        siblings: &built,
+    };
+    for (product, built) in products.iter().zip(&built) {
+        let problems = symbols::problems(built, sources);
+        if !problems.is_empty() {
+            return Err(refused(product, problems.join("; ")));
         }
     }
     Ok(())

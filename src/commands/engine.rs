@@ -14,6 +14,7 @@ use super::items::{Done, Goal, Item, Kind, Redo, headers_missing};
 use super::session::Session;
 use crate::build::jobs::Jobs;
 use crate::build::sign::Signer;
+use crate::build::symbols::KernelSymbols;
 use crate::build::{Build, has_source};
 use crate::conf::policy::Policy;
 use crate::failure::Failure;
@@ -30,7 +31,7 @@ pub(super) struct Engine<'a> {
     target: &'a Target,
     items: &'a [Item],
     jobs: Jobs,
-    kernel: Option<BuildDir>,
+    kernel: Option<(BuildDir, KernelSymbols)>,
     signer: Option<Signer>,
     /// What there is to say about signing, if not before everything else: the item whose title
     /// goes before it.
@@ -63,16 +64,20 @@ impl<'a> Engine<'a> {
         items: &'a [Item],
         policy: &Policy,
     ) -> Result<Self> {
+        let kernel = session.tree.kernel_build_dir(
+            &target.kernel,
+            session.options.kernel_source_dir.as_deref(),
+            session.options.kernel_config.as_deref(),
+        )?;
         let mut engine = Self {
             session,
             target,
             items,
             jobs: Jobs::new(session.jobs_wish(policy))?,
-            kernel: session.tree.kernel_build_dir(
-                &target.kernel,
-                session.options.kernel_source_dir.as_deref(),
-                session.options.kernel_config.as_deref(),
-            )?,
+            kernel: kernel.map(|build_dir| {
+                let symbols = KernelSymbols::of(&build_dir);
+                (build_dir, symbols)
+            }),
             signer: None,
             signing: None,
             limit: policy.timeout,
@@ -257,7 +262,7 @@ impl<'a> Engine<'a> {
     /// Finds out how modules are signed and says so before anything else is said, if something is
     /// going to be built; `match` names the module first.
     fn prepare_signing(&mut self) -> Result<()> {
-        let Some(build_dir) = &self.kernel else { return Ok(()) };
+        let Some((build_dir, _)) = &self.kernel else { return Ok(()) };
         let (tree, config) = (&self.session.tree, self.session.kernel_config(&self.target.kernel)?);
         let builds = |item: &Item| {
             !tree.is_broken(&item.id)
@@ -286,7 +291,7 @@ impl<'a> Engine<'a> {
             let conf = tree.target_dir(id, target).join("dkms.conf").display().to_string();
             return Err(Failure::Excluded { conf, id: id.clone() }.into());
         }
-        let Some(kernel) = &self.kernel else {
+        let Some((kernel, symbols)) = &self.kernel else {
             return Err(self.headers_missing().into());
         };
         let _lock = tree.lock_module(id, report)?;
@@ -305,6 +310,7 @@ impl<'a> Engine<'a> {
             loaded: &item.loaded,
             excluded: &item.excluded,
             kernel,
+            symbols,
             signer: self.signer.as_ref(),
             built_against: &self.built_against(item),
             variables: &session.environment(id, Some(target)),

@@ -2,7 +2,7 @@
 //! Whether a kernel would find every symbol that a module needs, by the rules of its
 //! simplify_symbols() (kernel/module/main.c) and check_version() (kernel/module/version.c).
 
-use super::{Export, ModInfo, Symbols, VMLINUX};
+use super::{Export, LAYOUT, ModInfo, Symbols, VMLINUX};
 use crate::kernel::{KernelConfig, KernelRelease, compare_versions};
 
 /// How strict a kernel is about symbols, which its configuration says.
@@ -47,6 +47,8 @@ pub struct Linked {
     pub problems: Vec<String>,
     /// What the kernel may object to, or only warns of.
     pub warnings: Vec<String>,
+    /// What could not be told.
+    pub untold: Option<String>,
 }
 
 /// Whether the kernel takes a module's licence for one that may use all symbols
@@ -101,8 +103,7 @@ pub fn link<'a>(
     let (mut nowhere, mut unknown, mut other_version, mut unversioned) = (vec![], vec![], vec![], vec![]);
     let (mut not_for_us, mut not_imported, mut not_gpl) = (vec![], vec![], vec![]);
     let mut uses_gpl_only = false;
-    // Every module has the version of struct module itself among its versions.
-    let layout = super::Need { name: "module_layout".to_owned(), weak: true };
+    let layout = super::Need { name: LAYOUT.to_owned(), weak: true };
     for super::Need { name: symbol, weak } in symbols.needs.iter().chain(std::iter::once(&layout)) {
         let version = version_of(symbol);
         let export = match find(symbol, version) {
@@ -194,8 +195,9 @@ pub fn link<'a>(
     if !duplicate.is_empty() {
         linked.problems.push(format!("it exports what the kernel itself exports: {}", listed(&duplicate)));
     }
-    if !unknown.is_empty() {
-        linked.warnings.push(format!("could not tell whether the kernel has {}", listed(&unknown)));
+    // Those that came with the kernel are taken at their word.
+    if !unknown.is_empty() && info.get("intree").is_none() {
+        linked.untold = Some(format!("could not tell whether the kernel has {}", listed(&unknown)));
     }
     match &symbols.versions {
         None if !unversioned.is_empty() && strictness.versions_needed => {
@@ -285,9 +287,9 @@ mod tests {
     #[case::duplicate(made().exports("printk", 2), "exports what the kernel itself exports: printk")]
     #[case::common(made().common("variable"), "without -fno-common: variable")]
     fn a_module_that_the_kernel_would_refuse_is_told_why(#[case] made: Made, #[case] words: &str) {
-        let Linked { problems, warnings } = linked("foo", &made, STRICT, true);
+        let Linked { problems, warnings, untold } = linked("foo", &made, STRICT, true);
         assert!(problems.len() == 1 && problems[0].contains(words), "{problems:?}");
-        assert_eq!(warnings, [""; 0]);
+        assert_eq!((warnings.len(), untold), (0, None));
     }
 
     #[rstest]
@@ -298,8 +300,9 @@ mod tests {
     fn what_the_kernel_may_let_pass_is_a_warning(#[case] made: Made, #[case] words: &str) {
         let lenient =
             Strictness { versions_needed: false, imports_optional: true, taint_is_inherited: false };
-        let Linked { problems, warnings } = linked("foo", &made, lenient, false);
+        let Linked { problems, mut warnings, untold } = linked("foo", &made, lenient, false);
         assert_eq!(problems, [""; 0]);
+        warnings.extend(untold);
         assert!(warnings.len() == 1 && warnings[0].contains(words), "{warnings:?}");
     }
 

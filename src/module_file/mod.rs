@@ -22,7 +22,7 @@ pub use linking::{Linked, Offer, Strictness, link};
 pub use loadable::{Wanted, check_loadable};
 pub use signature::{Signed, signed};
 pub use signer::{Certificate, Signer, signers};
-pub use symbols::{Export, Exports, Need, Symbols, VMLINUX};
+pub use symbols::{Export, Exports, LAYOUT, Need, Symbols, VMLINUX};
 pub use vermagic::{kernel_vermagic, same_magic};
 
 /// A name as the kernel compares it: with underscores.

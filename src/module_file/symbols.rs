@@ -13,6 +13,10 @@ use super::ModInfo;
 /// Who offers what does not come from a module.
 pub const VMLINUX: &str = "vmlinux";
 
+/// A symbol that only has a version: that of `struct module` and of what else is between the kernel
+/// and every module.
+pub const LAYOUT: &str = "module_layout";
+
 /// Code of another place that a module refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
@@ -61,6 +65,13 @@ impl Exports {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Symbols of the kernel itself, by name and version.
+    pub fn of_kernel<'a>(symbols: impl IntoIterator<Item = (&'a str, u32)>) -> Self {
+        let owner: Arc<str> = VMLINUX.into();
+        let export = |crc| Export { crc: Some(crc), ..Export::of(&owner) };
+        Self(symbols.into_iter().map(|(name, crc)| (name.to_owned(), export(crc))).collect())
     }
 
     /// Reads a Module.symvers (Documentation/kbuild/modules.rst, 6.2): lines of CRC, symbol, module,

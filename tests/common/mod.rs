@@ -92,6 +92,11 @@ pub fn broken() -> Source {
     Source { body: "return no_such_kernel_function();", conf: String::new() }
 }
 
+/// A module whose initialisation is this.
+pub fn code(body: &'static str) -> Source {
+    Source { body, conf: String::new() }
+}
+
 impl Source {
     /// Adds a line to dkms.conf.
     pub fn conf(mut self, line: &str) -> Self {

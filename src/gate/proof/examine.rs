@@ -162,17 +162,15 @@ impl<'a> Examiner<'a> {
         let others: Vec<&Exports> =
             needs.iter().filter_map(|read| Some(&(**read).as_ref().ok()?.symbols.exports)).collect();
         let find = |symbol: &str, _| {
-            let listed = match &self.offered {
-                Offered::All(exports) => exports.get(symbol),
-                Offered::Unknown(_) => None,
-            };
+            let (Offered::All(exports) | Offered::Some(exports, _)) = &self.offered;
+            let listed = exports.get(symbol);
             let kernels = listed.filter(|export| *export.owner == *VMLINUX);
             let loaded = kernels.or_else(|| others.iter().find_map(|exports| exports.get(symbol)));
             match (loaded, listed, &self.offered) {
                 (Some(export), ..) => Offer::Found(export),
                 (None, Some(export), _) => Offer::Absent(export),
                 (None, None, Offered::All(_)) => Offer::Nowhere,
-                (None, None, Offered::Unknown(_)) => Offer::Unknown,
+                (None, None, Offered::Some(..)) => Offer::Unknown,
             }
         };
         let strictness = Strictness::of(self.kernel, &self.config);
@@ -180,8 +178,8 @@ impl<'a> Examiner<'a> {
         if !linked.problems.is_empty() {
             return Err(linked.problems);
         }
-        if let (Offered::Unknown(why), Some(warning)) = (&self.offered, linked.warnings.first_mut()) {
-            warning.push_str(&format!(", because {why}"));
+        if let (Offered::Some(_, why), Some(untold)) = (&self.offered, linked.untold) {
+            linked.warnings.push(format!("{untold}, because {why}"));
         }
         linked.warnings.extend(file.warnings.iter().cloned());
         Ok((file.modified, linked.warnings))

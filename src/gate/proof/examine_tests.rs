@@ -206,13 +206,35 @@ fn a_list_of_another_build_is_not_believed() {
         .info("intree", "Y")
         .info("vermagic", "6.1-1 SMP mod_unload modversions ")
         .version("module_layout", 77);
-    let foo = made("foo").needs("new");
+    let foo = Made::nameless()
+        .info("name", "foo")
+        .info("vermagic", "6.1-1 SMP mod_unload modversions ")
+        .version("module_layout", 77)
+        .needs("new");
     let machine = Machine::new().with("kernel/own.ko", &other.build()).module("foo", &foo);
     machine.expect_warning(
         "foo",
         "updates/foo.ko: could not tell whether the kernel has new, because build/Module.symvers is of another \
          build of the kernel than its modules",
     );
+}
+
+#[test]
+fn the_kernels_own_modules_tell_the_version_of_what_every_module_uses() {
+    let foo = Made::nameless()
+        .info("name", "foo")
+        .info("vermagic", "6.1-1 SMP mod_unload modversions ")
+        .version("module_layout", 77);
+    Machine::new().without("build/Module.symvers").module("foo", &foo).expect_problem(
+        "foo",
+        "updates/foo.ko cannot be loaded: it was built for other versions of what it uses: module_layout",
+    );
+}
+
+#[test]
+fn a_module_that_came_with_the_kernel_is_not_asked_for_its_symbols() {
+    let machine = Machine::new().without("build/Module.symvers");
+    machine.module("foo", &made("foo").info("intree", "Y").needs("printk")).expect_fine("foo");
 }
 
 #[rstest]

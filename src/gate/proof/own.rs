@@ -10,7 +10,7 @@ use fs_err as fs;
 use super::index::Index;
 use super::signing::Signatures;
 use crate::kernel::KernelRelease;
-use crate::module_file::{Compression, Exports, ModInfo, Signer, Symbols, VMLINUX, unpacked};
+use crate::module_file::{Compression, Exports, LAYOUT, ModInfo, Signer, Symbols, VMLINUX, unpacked};
 use crate::tree::Tree;
 
 /// How many modules are looked at for one of the kernel's own.
@@ -45,6 +45,12 @@ impl Sample {
         }))
     }
 
+    /// The one symbol that every module uses and that is the kernel's for certain.
+    fn layout(&self) -> Exports {
+        let version = self.symbols.versions.as_ref().and_then(|versions| versions.get(LAYOUT));
+        Exports::of_kernel(version.map(|crc| (LAYOUT, *crc)))
+    }
+
     /// Whether a list of symbols is the kernel's that this module was built with, as far as it can
     /// tell: a list may be left from another build of the same release.
     fn agrees_with(&self, exports: &Exports) -> bool {
@@ -62,8 +68,8 @@ impl Sample {
 pub(super) enum Offered {
     /// All of them.
     All(Exports),
-    /// Why not.
-    Unknown(String),
+    /// These, and why no others are known.
+    Some(Exports, String),
 }
 
 /// Finds the list of a kernel's symbols: with its headers, where distributions keep a copy, or the
@@ -83,20 +89,16 @@ pub(super) fn offered(tree: &Tree, kernel: &KernelRelease, sample: Option<&Sampl
         }
         disagrees = Some(place);
     }
+    let some = |why: String| Offered::Some(sample.map(Sample::layout).unwrap_or_default(), why);
     if let Some(place) = disagrees {
-        return Offered::Unknown(format!(
-            "{} is of another build of the kernel than its modules",
-            place.display()
-        ));
+        return some(format!("{} is of another build of the kernel than its modules", place.display()));
     }
     for place in [tree.path(format!("/boot/System.map-{kernel}")), kernel_dir.join("System.map")] {
         if let Some(exports) = read(&place, Exports::from_system_map) {
             return Offered::All(exports);
         }
     }
-    Offered::Unknown(format!(
-        "there is no Module.symvers of the kernel (install the headers of kernel {kernel})"
-    ))
+    some(format!("there is no Module.symvers of the kernel (install the headers of kernel {kernel})"))
 }
 
 /// Nothing if the file cannot be read or lists nothing.
