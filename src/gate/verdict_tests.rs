@@ -133,6 +133,17 @@ fn without_an_initramfs_a_proof_stands_with_the_modules(mut machine: Machine) {
 }
 
 #[rstest]
+fn without_an_initramfs_another_copy_is_looked_at_when_it_is_chosen(mut machine: Machine) {
+    machine.policy.generator = Generator::None;
+    assert_eq!(machine.run(), Standing::Proven);
+    let other = machine.tree.path("/lib/modules/6.1/extra/disk.ko");
+    fs::create_dir_all(other.parent().unwrap()).unwrap();
+    fs::write(other, module(b"name=disk\0vermagic=5.10 SMP \0")).unwrap();
+    fs::write(machine.tree.path("/lib/modules/6.1/modules.dep"), "extra/disk.ko: \n").unwrap();
+    assert!(!machine.gate().may_boot(&machine.kernel));
+}
+
+#[rstest]
 fn an_image_older_than_its_module_holds(machine: Machine) {
     let old = nix::sys::time::TimeSpec::new(1_000_000, 0);
     let follow = nix::sys::stat::UtimensatFlags::FollowSymlink;

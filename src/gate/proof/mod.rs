@@ -43,7 +43,7 @@ pub struct Proof {
     /// What may be wrong, or could not be told: never a reason for a verdict.
     pub warnings: Vec<String>,
     /// The files that the proof stands and falls with: the images, from which the machine boots
-    /// whatever becomes of the install tree; where there is none, the modules.
+    /// whatever becomes of the install tree; where there is none, the modules and their index.
     pub inputs: Vec<Input>,
 }
 
@@ -69,6 +69,8 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
         .flat_map(|Critical { name, modules, .. }| look(&mut examiner, name, modules))
         .collect();
     let mut proof = Proof::default();
+    // With it another copy of a module may come to be the one that is loaded.
+    proof.inputs.extend(Input::look(&tree.kernel_dir(kernel).join("modules.dep")));
     for Looked { package, finding, .. } in &looked {
         proof.inputs.extend(finding.files.iter().filter_map(|path| Input::look(path)));
         proof.missing.extend(finding.problems.iter().map(|problem| format!("{package}: {problem}")));
