@@ -83,6 +83,26 @@ fn each_family_gets_its_files(
     assert!(dest.path().join("root/var/lib/dkms").is_dir());
 }
 
+/// Settings and what is for people stand elsewhere in it.
+#[rstest]
+#[case::debian("debian")]
+#[case::redhat("redhat")]
+#[case::arch("arch")]
+#[case::clear("clear")]
+fn the_manual_names_every_hook(#[case] family: &str) {
+    let dest = tempfile::tempdir().unwrap();
+    install(dest.path(), family);
+    let manual = fs_err::read_to_string(repository().join("man/dkms.8")).unwrap();
+    for file in files(&dest.path().join("root")) {
+        let is_hook = ["etc/", "usr/lib/"].iter().any(|start| file.starts_with(start));
+        let named = match file.strip_prefix("usr/lib/systemd/system/") {
+            Some(unit) => manual.contains(&format!(".It Pa {unit}\n")),
+            None => manual.contains(&format!(".It Pa /{file}")),
+        };
+        assert!(!is_hook || named, "{file}");
+    }
+}
+
 #[test]
 fn an_unknown_family_is_refused() {
     let dest = tempfile::tempdir().unwrap();

@@ -77,6 +77,8 @@ pub enum Kernels {
     Listed,
     /// Likewise, those that it is installed in.
     Installed,
+    /// Those that may not boot.
+    Held,
 }
 
 /// A kind of file.
@@ -183,10 +185,16 @@ impl<'a> Line<'a> {
             let actions = super::usage::actions().map(|(name, meaning)| candidate(name, meaning));
             return (Wanted::Words(actions.collect()), Files::None);
         };
+        if verb == Verb::Gate && self.others == ["release"] && self.flags.kernels.is_empty() {
+            return (Wanted::Kernels(Kernels::Held), Files::None);
+        }
         if self.flags.module.is_some() || self.flags.archive.is_some() || !self.others.is_empty() {
             return nothing;
         }
         match (self.modules(), verb) {
+            (_, Verb::Gate) => {
+                (Wanted::Words(vec![candidate("release", "let a held kernel boot")]), Files::None)
+            }
             (_, Verb::Ldtarball) => (Wanted::Words(Vec::new()), Files::Archives),
             (Some(modules), Verb::Add | Verb::Build | Verb::Install) => {
                 (Wanted::Modules(modules), Files::Any)
@@ -212,6 +220,8 @@ impl<'a> Line<'a> {
             _ => Wanted::Words(Vec::new()),
         };
         let files = match option.get_value_hint() {
+            // What is added may also come as an rpm package.
+            _ if option.get_id() == "archive" && self.adds() => Files::Any,
             _ if option.get_id() == "archive" => Files::Archives,
             ValueHint::DirPath => Files::Directories,
             ValueHint::FilePath => Files::Any,
@@ -236,6 +246,11 @@ impl<'a> Line<'a> {
         Wanted::Words(found)
     }
 
+    /// Whether the action begins by adding what is not registered.
+    fn adds(&self) -> bool {
+        matches!(self.verb, Some(Verb::Add | Verb::Build | Verb::Install))
+    }
+
     /// The modules that the action takes, if it takes one.
     fn modules(&self) -> Option<Modules> {
         Some(match self.verb? {
@@ -246,7 +261,7 @@ impl<'a> Line<'a> {
             // What is merely registered can be removed as well, but not for a kernel.
             Verb::Remove if !self.flags.kernels.is_empty() => Modules::Built,
             Verb::Mktarball if !self.flags.source_only => Modules::Built,
-            Verb::Remove | Verb::Mktarball | Verb::Status => Modules::Registered,
+            Verb::Remove | Verb::Mktarball | Verb::Status | Verb::Verify => Modules::Registered,
             _ => return None,
         })
     }
@@ -261,6 +276,7 @@ impl<'a> Line<'a> {
             Some(Verb::Unbuild | Verb::Remove | Verb::Mktarball | Verb::KernelPrerm) => Kernels::Built,
             Some(Verb::Uninstall) => Kernels::Installed,
             Some(Verb::Status) => Kernels::Listed,
+            Some(Verb::Gate) => Kernels::Held,
             _ => Kernels::Present,
         }
     }
@@ -275,7 +291,9 @@ fn takes(verb: Verb, option: &str) -> bool {
         "archive" => {
             matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Mktarball | Verb::Ldtarball)
         }
-        "json" => matches!(verb, Verb::Status | Verb::Gate | Verb::Critical),
+        "all-kernels" => verb == Verb::Autoinstall,
+        "rpm_safe_upgrade" => matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Remove),
+        "json" => matches!(verb, Verb::Status | Verb::Gate | Verb::Critical | Verb::RebootSafe | Verb::Verify),
         _ => verb != Verb::Hook,
     }
 }

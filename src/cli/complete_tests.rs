@@ -70,6 +70,13 @@ fn words(line: &str) -> Vec<String> {
 #[case::dkms_tree("status --dkmstree /va", Wanted::Words(vec![]), Files::Directories)]
 #[case::root("--root=", Wanted::Words(vec![]), Files::Directories)]
 #[case::archive("ldtarball --archive ", Wanted::Words(vec![]), Files::Archives)]
+#[case::package("install --archive ", Wanted::Words(vec![]), Files::Any)]
+#[case::release("gate release ", Wanted::Kernels(Kernels::Held), Files::None)]
+#[case::release_by_option("gate release -k ", Wanted::Kernels(Kernels::Held), Files::None)]
+#[case::released("gate release 6.1 ", Wanted::Words(vec![]), Files::None)]
+#[case::released_by_option("gate release -k 6.1 ", Wanted::Words(vec![]), Files::None)]
+#[case::verify("verify ", Wanted::Modules(Modules::Registered), Files::None)]
+#[case::kernel_to_verify("verify -k ", Wanted::Kernels(Kernels::Present), Files::None)]
 #[case::jobs("build -j ", Wanted::Words(vec![]), Files::None)]
 #[case::value_of_a_switch("build --force=", Wanted::Words(vec![]), Files::None)]
 #[case::after_an_unknown_option("--bogus -k ", Wanted::Kernels(Kernels::Present), Files::None)]
@@ -97,15 +104,24 @@ fn the_action_comes_first(#[case] line: &str) {
 
 #[rstest]
 #[case::before_the_action("--", &["--module", "-m", "-v", "--templatekernel", "--json", "-q"], &["--no-initrd"])]
-#[case::install("install foo/1.0 -", &["--force", "-k", "--archive"], &["--all", "--templatekernel", "--json"])]
+#[case::install(
+    "install foo/1.0 -",
+    &["--force", "-k", "--archive", "--rpm_safe_upgrade"],
+    &["--all", "--all-kernels", "--templatekernel", "--json"]
+)]
 #[case::status("status --j", &["--json", "--all"], &["--source-only"])]
 #[case::matching("match -", &["--templatekernel"], &["--archive"])]
-#[case::autoinstall("autoinstall -", &["--kernelver"], &["--module", "-v"])]
+#[case::autoinstall("autoinstall -", &["--kernelver", "--all-kernels"], &["--module", "-v"])]
 #[case::hook("hook -", &[], &["--root", "--force"])]
 fn options_are_those_that_mean_something(#[case] line: &str, #[case] some: &[&str], #[case] none: &[&str]) {
     let found = words(line);
     assert!(some.iter().all(|option| found.iter().any(|word| word == option)), "{found:?}");
     assert!(!none.iter().any(|option| found.iter().any(|word| word == option)), "{found:?}");
+}
+
+#[test]
+fn a_gate_can_be_opened() {
+    assert_eq!(words("gate "), ["release"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::session::Session;
 use crate::cli::complete::{Candidate, Files, Kernels, Modules, Question, Wanted};
+use crate::gate::verdict::Verdict;
 use crate::kernel::compare_versions;
 use crate::module::{Arch, ModuleId, State, Target};
 
@@ -116,6 +117,10 @@ impl Answer<'_> {
                         arches.iter().map(move |arch| Target { kernel: kernel.clone(), arch: arch.clone() })
                     })
                     .collect()
+            }
+            Kernels::Held => {
+                let verdicts = Verdict::all(tree)?.into_iter().filter(|verdict| !verdict.standing.may_boot());
+                verdicts.map(|verdict| Target { kernel: verdict.kernel, arch: tree.arch.clone() }).collect()
             }
             Kernels::Built | Kernels::Listed | Kernels::Installed => {
                 let mut targets = Vec::new();
