@@ -66,13 +66,13 @@ fn lab() -> Lab {
     lab
 }
 
-/// As it was meant: shells offer words without what stands before them, quoted, or with the slash
-/// of a directory.
-fn plain(offered: &str, line: &str) -> String {
+/// A word as the program means it: shells offer it quoted, or with the slash of a directory, and
+/// bash without the `--option=` before it.
+fn plain(offered: &str, line: &str, is_bash: bool) -> String {
     let offered = offered.replace('\\', "");
     let offered = offered.trim_end_matches('/');
     let option = line.rsplit(' ').next().and_then(|word| Some(word.split_once('=')?.0));
-    match option.filter(|option| !offered.starts_with(option)) {
+    match option.filter(|_| is_bash) {
         Some(option) => format!("{option}={offered}"),
         None => offered.to_owned(),
     }
@@ -86,8 +86,11 @@ fn offers(lab: &Lab, how: &str) {
     for (line, wanted) in LINES {
         let ran = lab.sh(&format!("cd /here; {how} {}", shell_words::quote(line)));
         let offered = ran.succeeds().stdout();
-        let offered: BTreeSet<String> =
-            offered.lines().filter(|word| !word.is_empty()).map(|word| plain(word, line)).collect();
+        let offered: BTreeSet<String> = offered
+            .lines()
+            .filter(|word| !word.is_empty())
+            .map(|word| plain(word, line, how.starts_with("bash")))
+            .collect();
         let wanted: BTreeSet<String> = wanted.iter().map(|word| (*word).to_owned()).collect();
         if offered != wanted || !ran.stderr().is_empty() {
             wrong.push(format!("{line:?}: wanted {wanted:?}\n{ran}"));
