@@ -7,151 +7,14 @@
 
 mod common;
 
-use std::sync::OnceLock;
-
-use common::deb;
-use common::disk::{Disk, Template};
+use common::disk::Base;
+use common::machine::{Machine, module, write};
 use rstest::rstest;
-
-/// Tells on the serial line whether the machine has what it cannot do without.
-const AT_BOOT: &str = r#"#!/bin/sh
-if modprobe crit && grep -q '^crit ' /proc/modules; then
-	echo "CRITICAL-OK $(uname -r)"
-else
-	echo "CRITICAL-FAIL $(uname -r)"
-fi
-if [ -x /root/then ]; then /root/then; fi
-"#;
-
-/// A machine that has run the older kernel with the module that it needs to boot, and is about to
-/// get the newer one, for which that module does not compile.
-struct Machine {
-    disk: Disk,
-    old: String,
-    new: String,
-}
-
-type Lazy = OnceLock<(Template, String, String)>;
-
-impl Machine {
-    fn new() -> Self {
-        static PREPARED: Lazy = Lazy::new();
-        Self::copied(PREPARED.get_or_init(|| Self::prepare().into_template()))
-    }
-
-    /// The same with the new kernel installed and held.
-    fn held() -> Self {
-        static HELD: Lazy = Lazy::new();
-        Self::copied(HELD.get_or_init(|| {
-            let machine = Self::new();
-            machine.install_new().succeeds();
-            machine.into_template()
-        }))
-    }
-
-    fn into_template(self) -> (Template, String, String) {
-        (Template::from(self.disk), self.old, self.new)
-    }
-
-    fn copied((template, old, new): &(Template, String, String)) -> Self {
-        Self { disk: template.disk(), old: old.clone(), new: new.clone() }
-    }
-
-    fn prepare() -> Self {
-        let disk = Disk::new();
-        let kernels = disk.kernels();
-        let [old, new] = kernels.as_slice() else { panic!("two kernels expected, not {kernels:?}") };
-        disk.sh(&format!("apt-get -qq purge linux-image-cloud-amd64 linux-image-{new}")).succeeds();
-        disk.copy_in(&deb(&format!("linux-image-{new}")), "/root");
-        let disk = disk.install_dkms();
-        // The headers stay: as if they had come just before their kernel.
-        disk.sh(&format!(
-            "{}\n{}",
-            module("crit", "BOOT_CRITICAL=yes", new),
-            write("/root/at-boot", AT_BOOT)
-        ))
-        .succeeds();
-        disk.sh(&format!("chmod 755 /root/at-boot; dkms add crit/1.0; dkms autoinstall -k {old}")).succeeds();
-        let machine = Self { disk, old: old.clone(), new: new.clone() };
-        machine.gate_says(&format!("{old}: proven"));
-        assert_eq!(machine.disk.predicted(), machine.old);
-        machine
-    }
-
-    /// Its own maintainer scripts drive the hooks.
-    fn install_new(&self) -> common::Ran {
-        self.disk.sh("dpkg -i /root/linux-image-*.deb")
-    }
-
-    /// The module compiles for every kernel from now on.
-    fn mend(&self) {
-        self.disk.sh("sed -i '/^#error/d' /usr/src/crit-1.0/crit.c").succeeds();
-    }
-
-    fn gate_says(&self, what: &str) {
-        self.disk.sh("dkms gate").succeeds().says(what);
-    }
-
-    #[track_caller]
-    fn assert_stays_on_old(&self) {
-        assert_eq!(self.disk.predicted(), self.old, "the hold is lost: {}", self.disk);
-    }
-
-    /// What GRUB would do if there were no hold of ours.
-    #[track_caller]
-    fn assert_new_without_gate(&self) {
-        self.disk.sh("touch /etc/dkms/no-gate; update-grub; rm /etc/dkms/no-gate").succeeds();
-        assert_eq!(self.disk.predicted(), self.new, "held by something else: {}", self.disk);
-    }
-
-    #[track_caller]
-    fn boots_old_with_module(&self) {
-        let booted = self.disk.boots();
-        assert_eq!(booted.release, self.old);
-        booted.says(&format!("CRITICAL-OK {}", self.old));
-    }
-
-    #[track_caller]
-    fn boots_new(&self, how: &str) {
-        let booted = self.disk.boots();
-        assert_eq!(booted.release, self.new);
-        booted.says(&format!("CRITICAL-{how} {}", self.new));
-    }
-}
-
-/// A script that writes a file.
-fn write(path: &str, content: &str) -> String {
-    format!("cat >{path} <<'END'\n{content}END\n")
-}
-
-/// A script that writes the sources of a module that does not compile for one kernel.
-fn module(name: &str, conf: &str, broken_for: &str) -> String {
-    let source = format!("/usr/src/{name}-1.0");
-    let makefile = format!(
-        "obj-m := {name}.o\nccflags-$(if $(filter {broken_for},$(KERNELRELEASE)),y) += -DCHANGED_INTERFACE\n"
-    );
-    let conf = format!(
-        "PACKAGE_NAME={name}\nPACKAGE_VERSION=1.0\nBUILT_MODULE_NAME[0]={name}\n\
-         DEST_MODULE_LOCATION[0]=/updates/dkms\nAUTOINSTALL=yes\n{conf}\n"
-    );
-    let code = format!(
-        "#include <linux/module.h>\n#ifdef CHANGED_INTERFACE\n#error {name} knows nothing of this kernel\n#endif\n\
-         static int __init start(void) {{ return 0; }}\nstatic void __exit stop(void) {{ }}\n\
-         module_init(start);\nmodule_exit(stop);\nMODULE_LICENSE(\"GPL\");\n"
-    );
-    [
-        format!("mkdir {source}\n"),
-        write(&format!("{source}/Makefile"), &makefile),
-        write(&format!("{source}/dkms.conf"), &conf),
-        write(&format!("{source}/{name}.c"), &code),
-    ]
-    .concat()
-}
 
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn a_kernel_without_its_critical_module_is_not_booted_until_that_is_mended() {
-    let machine = Machine::new();
+    let machine = Machine::new(Base::GRUB);
     let Machine { disk, old, new } = &machine;
 
     machine
@@ -176,7 +39,7 @@ fn a_kernel_without_its_critical_module_is_not_booted_until_that_is_mended() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn with_the_gate_off_the_same_machine_boots_without_its_critical_module() {
-    let machine = Machine::new();
+    let machine = Machine::new(Base::GRUB);
     machine.disk.sh("touch /etc/dkms/no-gate").succeeds();
     machine.install_new().succeeds();
     machine.boots_new("FAIL");
@@ -185,7 +48,7 @@ fn with_the_gate_off_the_same_machine_boots_without_its_critical_module() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn an_optional_module_that_fails_holds_nothing() {
-    let machine = Machine::new();
+    let machine = Machine::new(Base::GRUB);
     machine.mend();
     machine.disk.sh(&format!("{}dkms add extra/1.0", module("extra", "", &machine.new))).succeeds();
 
@@ -206,7 +69,7 @@ fn an_optional_module_that_fails_holds_nothing() {
 #[case::by_title("echo 'GRUB_DEFAULT=\"1>0\"' >>/etc/default/grub")]
 #[ignore = "runs in the lab (root, network): make test"]
 fn nothing_that_remakes_grub_cfg_loses_the_hold(#[case] change: &str) {
-    let machine = Machine::held();
+    let machine = Machine::held(Base::GRUB);
     machine.disk.sh(&change.replace("NEW", &machine.new)).succeeds();
     machine.disk.sh("update-grub").succeeds().says("the default stays on kernel");
     machine.assert_stays_on_old();
@@ -216,7 +79,7 @@ fn nothing_that_remakes_grub_cfg_loses_the_hold(#[case] change: &str) {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn a_menu_without_submenus_keeps_the_hold() {
-    let machine = Machine::held();
+    let machine = Machine::held(Base::GRUB);
     machine.disk.sh("echo GRUB_DISABLE_SUBMENU=y >>/etc/default/grub; update-grub").succeeds();
     machine.boots_old_with_module();
     machine.assert_new_without_gate();
@@ -225,7 +88,7 @@ fn a_menu_without_submenus_keeps_the_hold() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn a_hold_outlives_update_grub_on_the_running_machine() {
-    let machine = Machine::held();
+    let machine = Machine::held(Base::GRUB);
     let then = "#!/bin/sh\nupdate-grub && echo UPDATED\n";
     machine.disk.sh(&format!("{}chmod 755 /root/then", write("/root/then", then))).succeeds();
     machine.disk.boots().says("UPDATED");
@@ -236,7 +99,7 @@ fn a_hold_outlives_update_grub_on_the_running_machine() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn a_hold_gives_way_when_the_proven_kernel_is_gone() {
-    let machine = Machine::held();
+    let machine = Machine::held(Base::GRUB);
     // Without a new grub.cfg: GRUB itself has to find out.
     machine.disk.sh(&format!("rm /boot/vmlinuz-{}", machine.old)).succeeds();
     machine.boots_new("FAIL");
@@ -245,16 +108,15 @@ fn a_hold_gives_way_when_the_proven_kernel_is_gone() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn headers_that_come_after_their_kernel_release_it() {
-    let machine = Machine::new();
+    let machine = Machine::new(Base::GRUB);
     let Machine { disk, new, .. } = &machine;
     machine.mend();
-    disk.copy_in(&deb(&format!("linux-headers-{new}")), "/root");
     disk.sh(&format!("dpkg --purge linux-headers-{new}")).succeeds();
 
     machine.install_new().succeeds().says(&format!("kernel {new} is held"));
     machine.assert_stays_on_old();
 
-    disk.sh("dpkg -i /root/linux-headers-*.deb").succeeds();
+    disk.sh("dpkg -i /root/debs/linux-headers-*.deb").succeeds();
     machine.gate_says(&format!("{new}: proven"));
     assert_eq!(disk.predicted(), *new);
 }
@@ -262,7 +124,7 @@ fn headers_that_come_after_their_kernel_release_it() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn a_kernel_that_loses_its_module_loses_the_default() {
-    let machine = Machine::new();
+    let machine = Machine::new(Base::GRUB);
     let Machine { disk, new, .. } = &machine;
     machine.mend();
     machine.install_new().succeeds();
@@ -276,7 +138,7 @@ fn a_kernel_that_loses_its_module_loses_the_default() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn a_kernel_is_not_held_for_a_module_that_is_gone() {
-    let machine = Machine::held();
+    let machine = Machine::held(Base::GRUB);
     let Machine { disk, new, .. } = &machine;
     disk.sh("dkms remove crit/1.0 --all; update-grub").succeeds();
     machine.assert_stays_on_old();
@@ -296,7 +158,7 @@ done
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn a_kernel_whose_build_was_killed_is_not_booted() {
-    let machine = Machine::new();
+    let machine = Machine::new(Base::GRUB);
     let Machine { disk, new, .. } = &machine;
     disk.sh(&format!(
         "{}cd /usr/src/crit-1.0; chmod 755 killer; echo PRE_BUILD=killer >>dkms.conf",
@@ -320,7 +182,7 @@ fn a_kernel_whose_build_was_killed_is_not_booted() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn nothing_steers_the_boot_when_dkms_is_gone() {
-    let machine = Machine::held();
+    let machine = Machine::held(Base::GRUB);
     machine.assert_stays_on_old();
     machine.disk.sh("rm /usr/sbin/dkms; update-grub").succeeds().says_nothing_of("dkms");
     assert_eq!(machine.disk.predicted(), machine.new);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whole machines for tests: disk images of a small Debian with its real GRUB, edited in a chroot
-//! and booted. How images are made and booted is `tests/lib/grub-disk.sh`'s business alone.
+//! and booted. How images are made and booted is `tests/lib/disk.sh`'s business alone.
 
 use std::env;
 use std::fmt;
@@ -17,10 +17,32 @@ use tempfile::TempDir;
 
 use super::{Ran, lab_sh, text};
 
+/// What a machine boots with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loader {
+    Grub,
+    SystemdBoot,
+}
+
+/// What an image is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Base {
+    pub loader: Loader,
+    /// Of Debian; this machine's own if there is none.
+    pub suite: Option<&'static str>,
+}
+
+impl Base {
+    pub const GRUB: Self = Self { loader: Loader::Grub, suite: None };
+    pub const SYSTEMD_BOOT: Self = Self { loader: Loader::SystemdBoot, suite: None };
+    pub const GRUB_TRIXIE: Self = Self { loader: Loader::Grub, suite: Some("trixie") };
+}
+
 /// A disk image, gone with the test unless that failed.
 #[derive(Debug)]
 pub struct Disk {
     dir: TempDir,
+    loader: Loader,
 }
 
 /// An image for many tests to begin from. It has no name any more: it cannot outlive the tests,
@@ -28,6 +50,7 @@ pub struct Disk {
 #[derive(Debug)]
 pub struct Template {
     image: fs::File,
+    loader: Loader,
 }
 
 /// What a machine said on its serial line, and which kernel it was.
@@ -38,21 +61,32 @@ pub struct Booted {
 }
 
 impl Disk {
-    /// Debian with two kernels, both with headers and initramfs, a compiler, GRUB, and no dkms.
-    pub fn new() -> Self {
-        let disk = Self::empty();
-        disk.script("make-base", &["--compiler"], Some(disk.image()), &[]).succeeds();
+    /// Debian with two kernels, both with headers and initramfs, a compiler, a boot loader, and no
+    /// dkms. In /root/debs are the newer kernel's packages.
+    pub fn new(base: Base) -> Self {
+        let disk = Self::empty(base.loader);
+        let loader = match base.loader {
+            Loader::Grub => "grub",
+            Loader::SystemdBoot => "systemd-boot",
+        };
+        let mut options = vec!["--compiler", "--loader", loader];
+        options.extend(base.suite.iter().flat_map(|suite| ["--suite", suite]));
+        disk.script("make-base", &options, Some(disk.image()), &[]).succeeds();
         disk
     }
 
-    fn empty() -> Self {
+    pub fn loader(&self) -> Loader {
+        self.loader
+    }
+
+    fn empty(loader: Loader) -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         let roots = env::var_os("DKMS_TEST_ROOTS").map_or_else(
             || repository.join("target/test-roots"),
             |roots| env::current_dir().unwrap().join(roots),
         );
         fs::create_dir_all(&roots).unwrap();
-        Self { dir: tempfile::Builder::new().prefix("disk-").tempdir_in(roots).unwrap() }
+        Self { dir: tempfile::Builder::new().prefix("disk-").tempdir_in(roots).unwrap(), loader }
     }
 
     fn image(&self) -> PathBuf {
@@ -60,7 +94,7 @@ impl Disk {
     }
 
     fn script(&self, verb: &str, options: &[&str], image: Option<PathBuf>, arguments: &[&str]) -> Ran {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lib/grub-disk.sh");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lib/disk.sh");
         let output: Output =
             Command::new(script).arg(verb).args(options).args(image).args(arguments).output().unwrap();
         Ran::new(format!("{verb} {}", shell_words::join(arguments)), self.dir.path(), output)
@@ -93,24 +127,29 @@ impl Disk {
         said.succeeds().stdout().lines().map(str::to_owned).collect()
     }
 
-    /// The kernel that grub.cfg, grubenv and the images in /boot lead to, as `gate::grub` reads them.
+    /// The kernel that boots next: as `dkms reboot-safe` says, or, where there is no dkms, as
+    /// `gate::grub` reads grub.cfg.
     ///
     /// # Panics
     /// When they do not tell.
     pub fn predicted(&self) -> String {
-        let said = self.sh("cd /boot/grub
-             for image in $(grep -o '/boot/vmlinuz-[^ ]*' grub.cfg | sort -u); do
-                 [ -e \"$image\" ] || echo \"$image\"
-             done
-             echo @@@
-             [ ! -e grubenv ] || cat grubenv
-             echo @@@
-             cat grub.cfg");
+        let said = self.sh("if [ -x /usr/sbin/dkms ]; then dkms reboot-safe --json || [ $? = 1 ]; fi");
         let said = said.succeeds().stdout();
-        let [missing, env, cfg] = said.split("@@@\n").collect::<Vec<_>>().try_into().unwrap();
-        let env = GrubEnv::parse(env.as_bytes());
-        let env = missing.lines().fold(env, |env, image| env.with_missing(image));
-        match predict(cfg, &env) {
+        if said.is_empty() {
+            return self.predicted_from_outside();
+        }
+        let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
+        match answer["kernel"].as_str() {
+            Some(kernel) => kernel.to_owned(),
+            None => panic!("{said} from {self}"),
+        }
+    }
+
+    fn predicted_from_outside(&self) -> String {
+        assert_eq!(self.loader, Loader::Grub);
+        let said = self.sh("cat /boot/grub/grub.cfg; echo @@@; cat /boot/grub/grubenv").succeeds().stdout();
+        let (cfg, env) = said.split_once("@@@\n").unwrap();
+        match predict(cfg, &GrubEnv::parse(env.as_bytes())) {
             Prediction::Entry { kernel: Some(kernel), .. } => kernel.to_string(),
             other => panic!("{other:?} from {self}"),
         }
@@ -136,11 +175,11 @@ impl Disk {
 impl Template {
     /// From here on the image is only copied.
     pub fn from(disk: Disk) -> Self {
-        Self { image: fs::File::open(disk.image()).unwrap() }
+        Self { image: fs::File::open(disk.image()).unwrap(), loader: disk.loader }
     }
 
     pub fn disk(&self) -> Disk {
-        let copy = Disk::empty();
+        let copy = Disk::empty(self.loader);
         let image = format!("/proc/{}/fd/{}", std::process::id(), self.image.as_raw_fd());
         // Not fs::copy: it would fill in the holes.
         let status = Command::new("cp").arg("--sparse=always").arg(image).arg(copy.image()).status();
@@ -168,7 +207,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         if std::thread::panicking() || env::var_os("DKMS_TEST_KEEP").is_some() {
             self.dir.disable_cleanup(true);
-            println!("kept: tests/lib/grub-disk.sh run {self} -- bash");
+            println!("kept: tests/lib/disk.sh run {self} -- bash");
         }
     }
 }

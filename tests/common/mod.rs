@@ -24,6 +24,7 @@ use std::sync::OnceLock;
 use fs_err as fs;
 
 pub mod disk;
+pub mod machine;
 mod ran;
 pub use ran::Ran;
 
