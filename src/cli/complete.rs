@@ -293,7 +293,9 @@ fn takes(verb: Verb, option: &str) -> bool {
         }
         "all-kernels" => verb == Verb::Autoinstall,
         "rpm_safe_upgrade" => matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Remove),
-        "json" => matches!(verb, Verb::Status | Verb::Gate | Verb::Critical | Verb::RebootSafe | Verb::Verify),
+        "json" => {
+            matches!(verb, Verb::Status | Verb::Gate | Verb::Critical | Verb::RebootSafe | Verb::Verify)
+        }
         _ => verb != Verb::Hook,
     }
 }
