@@ -129,6 +129,18 @@ pub enum Failure {
         target: Target,
         advice: Option<String>,
     },
+    /// The headers are for another machine than was asked for.
+    HeadersOfOther {
+        target: Target,
+        directory: String,
+        machine: String,
+    },
+    /// There is no compiler for the machine that was asked for.
+    CompilerMissing {
+        target: Target,
+        compiler: String,
+        advice: Option<String>,
+    },
     BuildFailed {
         target: Target,
         log: String,
@@ -273,11 +285,11 @@ impl Case {
             NotNewer | SameUnversioned | InstallAborted | Depmod => 6,
             ResultMissing | NotLoadable => 7,
             BothOnly | BadConf | NoSource => 8,
-            BuildFailed => 10,
+            BuildFailed | CompilerMissing => 10,
             Autoinstall => 11,
             DependsMissing | AutoinstallDepends => 13,
             EmptyValue => 16,
-            HeadersMissing => 21,
+            HeadersMissing | HeadersOfOther => 21,
             Excluded => 77,
             PreInstallFailed => 101,
             Script | MissingOptionValue => return None,
@@ -396,6 +408,16 @@ impl fmt::Display for Failure {
                      Please install your distribution's kernel headers package matching {kernel}, or use the \
                      --kernelsourcedir option to tell DKMS where it's located."
                 )?;
+                advice.as_ref().map_or(Ok(()), |advice| write!(f, "\n{advice}"))
+            }
+            HeadersOfOther { target, directory, machine } => write!(
+                f,
+                "The kernel headers in {directory} are for {machine}, not for {}.\n\
+                 Give those for {} with --kernelsourcedir, or leave out -a.",
+                target.arch, target.arch
+            ),
+            CompilerMissing { target, compiler, advice } => {
+                write!(f, "There is no compiler for kernel {target} here: {compiler} is not installed.")?;
                 advice.as_ref().map_or(Ok(()), |advice| write!(f, "\n{advice}"))
             }
             BuildFailed { target, log, first_error } => {

@@ -12,7 +12,7 @@
 //!   managers call      for one kernel     ├─ gate       proof → verdict → hold or release
 //!                                         └─ package    archives of modules
 //!
-//! below them: tree, conf, kernel, module, module_file; below those: sys
+//! below them: tree, conf, kernel, machine, module, module_file; below those: sys
 //! ```
 //!
 //! Nothing calls upwards, and the rooms right of `commands` do not call each other, except that
@@ -55,6 +55,7 @@ pub mod hook;
 pub mod initramfs;
 pub mod install;
 pub mod kernel;
+pub mod machine;
 pub mod module;
 pub mod module_file;
 pub mod package;

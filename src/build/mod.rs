@@ -3,6 +3,7 @@
 //! strip, verify, sign, compress, store. Never writes to the install tree.
 
 mod cause;
+pub mod cross;
 pub mod jobs;
 pub mod keys;
 pub mod log;
@@ -26,6 +27,7 @@ use crate::sys::tools::{Run, Tool};
 use crate::tree::Tree;
 use crate::tree::kernels::BuildDir;
 use crate::tree::registered::Loaded;
+use cross::Cross;
 use jobs::{Jobs, named_jobs};
 use log::MakeLog;
 use sign::Signer;
@@ -50,6 +52,8 @@ pub struct Build<'a> {
     /// The installed dependencies whose new versions ask for a rebuild (BUILD_DEPENDS_REBUILD), with
     /// the versions that are built against; kept beside the files as `.dep_NAME`.
     pub built_against: &'a [(String, String)],
+    /// How modules for another machine are built; nothing for this one's.
+    pub cross: Option<&'a Cross>,
     /// dkms's variables, for commands and scripts.
     pub variables: &'a [(String, String)],
 }
@@ -93,8 +97,11 @@ impl Build<'_> {
         let conf = &self.loaded.conf;
         let build_dir = self.tree.build_dir(self.id).display().to_string();
         let kernel_dir = self.kernel.path.display().to_string();
+        let command = conf.make_command(&self.target.kernel);
+        let cross = self.cross.map(|cross| cross.suffix(command)).unwrap_or_default();
         let line = |switch: &str| {
-            make::command_line(conf, &self.target.kernel, switch, &kernel_dir, &build_dir, self.kernel.clang)
+            let kernel = (&self.target.kernel, kernel_dir.as_str());
+            make::command_line(conf, kernel, switch, &build_dir, &cross, self.kernel.clang)
         };
         let shown = line(&self.jobs.switch());
         // A make of ours gets no -jN, which would make it leave the jobserver; every other program
@@ -165,6 +172,7 @@ impl Build<'_> {
             .arg(script)
             .english()
             .envs(self.variables)
+            .envs(&self.cross.map(Cross::variables).unwrap_or_default())
             .directory(&self.tree.build_dir(self.id))
             .limit(self.limit))
     }

@@ -10,6 +10,7 @@ use super::log::MakeLog;
 use super::symbols::{self, Built, Sources};
 use super::{Build, Product};
 use crate::failure::Failure;
+use crate::machine::Machine;
 use crate::module_file::{Compression, Wanted, check_loadable, kernel_vermagic};
 use crate::sys::files;
 use crate::sys::tools::{Run, Tool};
@@ -45,7 +46,7 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
             return Err(Failure::ResultMissing { file, target, log }.into());
         }
     }
-    strip(&products, log)?;
+    strip(build, &products, log)?;
     let target_dir = build.tree.target_dir(build.id, build.target);
     let parent = files::parent(&target_dir)?;
     fs::create_dir_all(parent)?;
@@ -95,7 +96,7 @@ fn check(build: &Build<'_>, products: &[Product], log: &MakeLog) -> Result<()> {
         let wanted = Wanted {
             name: Some(&product.built),
             kernel: &build.target.kernel,
-            arch: &build.target.arch,
+            machine: Machine::of_kernel(&build.kernel.config, &build.target.arch),
             vermagic: vermagic.as_deref(),
         };
         let image = fs::read(&product.path)?;
@@ -130,14 +131,20 @@ fn drop_stale(parent: &Path) -> Result<()> {
 }
 
 /// Takes the debug information out, which no loaded module needs.
-fn strip(products: &[Product], log: &MakeLog) -> Result<()> {
+fn strip(build: &Build<'_>, products: &[Product], log: &MakeLog) -> Result<()> {
     let files: Vec<&Path> =
         products.iter().filter(|product| product.strip).map(|product| &*product.path).collect();
     if files.is_empty() {
         return Ok(());
     }
     // A module with debug information works just as well.
-    Run::new(Tool::Strip)
+    let program = match build.cross {
+        None => Run::new(Tool::Strip),
+        Some(cross) => {
+            cross.strip().map(|path| Run::program(&path)).context("there is no strip for that machine")
+        }
+    };
+    program
         .and_then(|run| run.arg("-g").args(files).succeed())
         .map(drop)
         .or_else(|error| log.note(&format!("stripping the modules, ignoring: {error:#}")))

@@ -6,6 +6,7 @@ use super::flags::{Flags, spelled};
 use super::{Action, ArchiveContent, ModuleArg, Options, TargetArgs};
 use crate::failure::Failure;
 use crate::kernel::{BadName, KernelRelease};
+use crate::machine::Given;
 use crate::module::{Arch, ModuleId};
 
 /// The words that name an action.
@@ -168,6 +169,7 @@ pub(super) fn options(flags: &mut Flags, env: &dyn Fn(&str) -> Option<String>) -
         return Err(invalid("all-kernels", "--kernelsourcedir and --config are about one kernel"));
     }
     let directives = flags.directives.drain(..).map(directive).collect::<Result<_, _>>()?;
+    let set = |name: &str| env(name).filter(|value| !value.is_empty());
     Ok(Options {
         root: flags.root.take(),
         dkms_tree: flags.dkms_tree.take(),
@@ -186,6 +188,7 @@ pub(super) fn options(flags: &mut Flags, env: &dyn Fn(&str) -> Option<String>) -
         kernel_config: flags.kernel_config.take(),
         kernel_source_dir: flags.kernel_source_dir.take(),
         json: flags.json,
+        kbuild: Given { arch: set("ARCH"), cross_compile: set("CROSS_COMPILE"), llvm: set("LLVM").is_some() },
         notices,
     })
 }

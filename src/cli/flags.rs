@@ -121,7 +121,7 @@ pub fn command() -> Command {
         .arg(value("installtree", (None, "installtree"), "dir").help("instead of /lib/modules"))
         .arg(value("root", (None, "root"), "dir").help("work on the system image in this directory"))
         .arg(switch("json").help("machine-readable output, of what only tells"))
-        .arg(switch("quiet").short('q').help("print nothing"))
+        .arg(switch("quiet").short('q').help("print errors and warnings only"))
         .arg(switch("verbose").help("show the commands that are run"))
         .arg(switch("version").short('V').help("print the version"))
         .arg(switch("help").short('h').help("print this text"))

@@ -15,6 +15,7 @@ pub use flags::command;
 
 use crate::failure::Failure;
 use crate::kernel::KernelRelease;
+use crate::machine::Given;
 use crate::module::{Arch, Target};
 
 /// A module as the command line names it, before anybody has looked at the disk.
@@ -89,6 +90,8 @@ pub struct Options {
     pub kernel_config: Option<PathBuf>,
     pub kernel_source_dir: Option<PathBuf>,
     pub json: bool,
+    /// kbuild's variables in the environment.
+    pub kbuild: Given,
     /// Lines for standard error before anything else is printed: deprecated options, words that
     /// nobody asked for.
     pub notices: Vec<String>,
@@ -202,7 +205,7 @@ pub struct Misuse {
 }
 
 /// Understands a command line. `argv` are the words after the program's name; `env` looks up a
-/// variable of the environment (`parallel_jobs` is the only one asked for).
+/// variable of the environment (`parallel_jobs`, `ARCH`, `CROSS_COMPILE` and `LLVM` are asked for).
 pub fn parse(
     argv: impl Iterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<String>,

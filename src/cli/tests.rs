@@ -432,6 +432,7 @@ fn every_option_reaches_its_field() {
         kernel_config: path("/cfg"),
         kernel_source_dir: path("/ksd"),
         json: true,
+        kbuild: Given::default(),
         notices: vec![],
     };
     assert_eq!(understood(line).0, want);

@@ -12,6 +12,7 @@ use super::add::shown_script;
 use super::attempts;
 use super::items::{Done, Goal, Item, Kind, Redo, headers_missing};
 use super::session::Session;
+use crate::build::cross::{self, Cross, NoCross};
 use crate::build::jobs::Jobs;
 use crate::build::sign::Signer;
 use crate::build::symbols::KernelSymbols;
@@ -21,7 +22,7 @@ use crate::failure::Failure;
 use crate::install::{How, Placement, depmod};
 use crate::module::{ModuleId, State, Target};
 use crate::sys::report::Report;
-use crate::sys::tools::{Run, Tool};
+use crate::sys::tools::{self, Run, Tool};
 use crate::tree::kernels::BuildDir;
 use crate::tree::transaction::Applied;
 
@@ -294,6 +295,7 @@ impl<'a> Engine<'a> {
         let Some((kernel, symbols)) = &self.kernel else {
             return Err(self.headers_missing().into());
         };
+        let cross = self.cross(item, kernel)?;
         let _lock = tree.lock_module(id, report)?;
         // Whoever held the lock may have done it for us.
         let anew = session.options.force || item.redo == Redo::Build;
@@ -313,10 +315,32 @@ impl<'a> Engine<'a> {
             symbols,
             signer: self.signer.as_ref(),
             built_against: &self.built_against(item),
+            cross: cross.as_ref(),
             variables: &session.environment(id, Some(target)),
         }
         .run()
         .inspect_err(|error| attempts::keep_log(session, target, id, error, report))
+    }
+
+    /// How the item is built for another machine.
+    fn cross(&self, item: &Item, kernel: &BuildDir) -> Result<Option<Cross>> {
+        let (session, target) = (self.session, self.target);
+        let command = item.loaded.conf.make_command(&target.kernel);
+        let given = &session.options.kbuild;
+        let found = cross::find(kernel, target, &session.tree.arch, command, given, &tools::has_any);
+        found.map_err(|why| {
+            let target = target.clone();
+            match why {
+                NoCross::Headers(machine) => {
+                    let directory = kernel.path.display().to_string();
+                    Failure::HeadersOfOther { target, directory, machine: machine.to_owned() }.into()
+                }
+                NoCross::Compiler(prefix) => {
+                    let advice = session.distribution.cross_compiler_advice(prefix.trim_end_matches('-'));
+                    Failure::CompilerMissing { target, compiler: format!("{prefix}gcc"), advice }.into()
+                }
+            }
+        })
     }
 
     /// The installed versions of the dependencies that a new version of asks for a rebuild.
@@ -435,7 +459,9 @@ impl<'a> Engine<'a> {
             let records = item.loaded.conf.records.iter().zip(&item.excluded);
             let there = |(_, excluded): &(_, &bool)| matches!(done, Done::Installed) && !**excluded;
             for (record, _) in records.filter(there) {
-                let loaded = Run::new(Tool::Modprobe).and_then(|run| run.arg(&record.dest_name).succeed());
+                // -b: a blacklist holds for names, too.
+                let loaded =
+                    Run::new(Tool::Modprobe).and_then(|run| run.arg("-b").arg(&record.dest_name).succeed());
                 if let Err(error) = loaded {
                     session.report.warning(format_args!("loading {}, ignoring: {error:#}", record.dest_name));
                 }

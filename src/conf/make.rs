@@ -31,18 +31,19 @@ impl ModuleConf {
 
 /// The command line to build with, for a shell to run in the module's build directory.
 ///
-/// `jobs` is make's option ("-j2", "-j"), empty for none; `build_dir` the kernel's build
-/// directory, `m_dir` the module's; `llvm` whether the kernel was built with clang.
+/// `kernel` is the release and its build directory; `jobs` make's option ("-j2", "-j"), empty for
+/// none; `m_dir` the module's directory; `cross` further words for a make of ours, each after a
+/// blank; `llvm` whether the kernel was built with clang.
 pub fn command_line(
     conf: &ModuleConf,
-    kernel: &KernelRelease,
+    (kernel, build_dir): (&KernelRelease, &str),
     jobs: &str,
-    build_dir: &str,
     m_dir: &str,
+    cross: &str,
     llvm: bool,
 ) -> String {
     let separator = if jobs.is_empty() { "" } else { " " };
-    let make = format!("make{separator}{jobs} KERNELRELEASE={kernel}");
+    let make = format!("make{separator}{jobs} KERNELRELEASE={kernel}{cross}");
     let suffix = if llvm { " LLVM=1" } else { "" };
     let Some(command) = conf.make_command(kernel) else {
         return format!("{make} -C {build_dir} M={m_dir}{suffix}");
@@ -153,6 +154,6 @@ mod tests {
     #[case::indented(Some(" make"), false, " make")]
     fn command_lines_are_made(#[case] make: Option<&str>, #[case] llvm: bool, #[case] want: &str) {
         let conf = conf(&make.map(|make| ("MAKE", 0, make)).into_iter().collect::<Vec<_>>());
-        assert_eq!(command_line(&conf, &kernel(), "-j2", "/b", "/m", llvm), want);
+        assert_eq!(command_line(&conf, (&kernel(), "/b"), "-j2", "/m", "", llvm), want);
     }
 }

@@ -83,6 +83,23 @@ impl Distribution {
     }
 }
 
+impl Distribution {
+    /// What to type to get the compiler for another machine: `toolchain` is "aarch64-linux-gnu".
+    pub fn cross_compiler_advice(self, toolchain: &str) -> Option<String> {
+        let command = match self {
+            // Package names hold no underscores.
+            Self::Debian | Self::Ubuntu => format!("apt install gcc-{}", toolchain.replace('_', "-")),
+            Self::RedHat => format!("dnf install gcc-{toolchain}"),
+            Self::Suse => {
+                format!("zypper search cross-{}-gcc", toolchain.split('-').next().unwrap_or(toolchain))
+            }
+            Self::Arch => format!("pacman -S {toolchain}-gcc"),
+            Self::Other => return None,
+        };
+        Some(format!("On this distribution: {command}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +115,17 @@ mod tests {
     #[case::empty("", Distribution::Other)]
     fn os_release_tells_the_family(#[case] text: &str, #[case] want: Distribution) {
         assert_eq!(Distribution::from_os_release(text), want);
+    }
+
+    #[rstest]
+    #[case::debian(Distribution::Debian, Some("apt install gcc-x86-64-linux-gnu"))]
+    #[case::fedora(Distribution::RedHat, Some("dnf install gcc-x86_64-linux-gnu"))]
+    #[case::suse(Distribution::Suse, Some("zypper search cross-x86_64-gcc"))]
+    #[case::arch(Distribution::Arch, Some("pacman -S x86_64-linux-gnu-gcc"))]
+    #[case::other(Distribution::Other, None)]
+    fn cross_compilers_have_packages(#[case] distribution: Distribution, #[case] want: Option<&str>) {
+        let advice = distribution.cross_compiler_advice("x86_64-linux-gnu");
+        assert_eq!(advice, want.map(|want| format!("On this distribution: {want}")));
     }
 
     #[test]

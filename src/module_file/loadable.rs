@@ -2,11 +2,11 @@
 //! Whether a kernel would take a module.
 
 use anyhow::{Context, Result, bail};
-use object::{Architecture, Object as _};
+use object::Object as _;
 
 use super::{ModInfo, canonical, same_magic};
 use crate::kernel::KernelRelease;
-use crate::module::Arch;
+use crate::machine::Machine;
 
 /// What a module has to be for a kernel to take it.
 #[derive(Debug, Clone, Copy)]
@@ -15,36 +15,21 @@ pub struct Wanted<'a> {
     /// (DEST_MODULE_NAME), by which modprobe finds it.
     pub name: Option<&'a str>,
     pub kernel: &'a KernelRelease,
-    /// `uname -m` of the machines that the kernel runs on.
-    pub arch: &'a Arch,
+    /// The machine that the kernel is built for, if we know it.
+    pub machine: Option<&'a Machine>,
     /// The kernel's vermagic, where it could be found out; else its release alone is compared.
     pub vermagic: Option<&'a str>,
-}
-
-/// The machine that an architecture's modules are for; nothing for one that we do not know.
-fn machine(arch: &Arch) -> Option<Architecture> {
-    Some(match arch.as_str() {
-        "x86_64" => Architecture::X86_64,
-        "i386" | "i486" | "i586" | "i686" => Architecture::I386,
-        "aarch64" => Architecture::Aarch64,
-        "ppc64" | "ppc64le" => Architecture::PowerPc64,
-        "riscv64" => Architecture::Riscv64,
-        "s390x" => Architecture::S390x,
-        "loongarch64" => Architecture::LoongArch64,
-        arm if arm.starts_with("armv") => Architecture::Arm,
-        _ => return None,
-    })
 }
 
 /// Checks that a kernel would take a module for what it is meant to be: an ELF module for its
 /// machine, of this name, whose vermagic fits. The error says which of these failed.
 pub fn check_loadable(image: &[u8], wanted: Wanted<'_>) -> Result<ModInfo> {
-    let Wanted { name, kernel, arch, vermagic } = wanted;
+    let Wanted { name, kernel, machine, vermagic } = wanted;
     let info = ModInfo::read(image)?;
     let elf = object::File::parse(image).context("it is not an ELF file")?;
     let built_for = elf.architecture();
-    if machine(arch).is_some_and(|machine| machine != built_for) {
-        bail!("it is built for {built_for:?}, not for {arch}");
+    if let Some(machine) = machine.filter(|machine| machine.elf != built_for) {
+        bail!("it is built for {built_for:?}, not for {}", machine.name);
     }
     // Kernels before 4.13 wrote no name.
     if let (Some(own), Some(name)) = (info.get("name"), name)
@@ -75,6 +60,7 @@ mod tests {
     use super::super::fixture::Made;
     use super::super::tests::module;
     use super::*;
+    use crate::module::Arch;
     use rstest::rstest;
 
     fn release(text: &str) -> KernelRelease {
@@ -82,8 +68,8 @@ mod tests {
     }
 
     fn check(image: &[u8], arch: &str, vermagic: Option<&str>) -> Result<ModInfo> {
-        let (kernel, arch) = (release("6.1"), Arch::new(arch).unwrap());
-        check_loadable(image, Wanted { name: Some("foo"), kernel: &kernel, arch: &arch, vermagic })
+        let (kernel, machine) = (release("6.1"), Machine::of_name(&Arch::new(arch).unwrap()));
+        check_loadable(image, Wanted { name: Some("foo"), kernel: &kernel, machine, vermagic })
     }
 
     #[rstest]
@@ -127,8 +113,8 @@ mod tests {
     #[test]
     fn under_another_file_name_a_module_keeps_its_own() {
         let image = module(b"name=nvidia\0vermagic=6.1 SMP \0");
-        let (kernel, arch) = (release("6.1"), Arch::new("x86_64").unwrap());
-        let wanted = Wanted { name: None, kernel: &kernel, arch: &arch, vermagic: None };
+        let kernel = release("6.1");
+        let wanted = Wanted { name: None, kernel: &kernel, machine: None, vermagic: None };
         assert!(check_loadable(&image, wanted).is_ok());
     }
 }

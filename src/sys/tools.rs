@@ -96,8 +96,22 @@ impl Tool {
 
     /// Where the program is, if it is installed.
     pub fn find(self) -> Option<PathBuf> {
-        PATH.split(':').map(|directory| Path::new(directory).join(self.name())).find(|path| path.is_file())
+        find(self.name())
     }
+}
+
+/// Where a program is that is no [`Tool`], because a configuration or another machine names it.
+pub fn find(name: &str) -> Option<PathBuf> {
+    PATH.split(':').map(|directory| Path::new(directory).join(name)).find(|path| path.is_file())
+}
+
+/// Whether there is a program whose name begins like this.
+pub fn has_any(prefix: &str) -> bool {
+    let begins = |directory: &str| {
+        let names = files::names(Path::new(directory)).unwrap_or_default();
+        names.iter().any(|name| name.starts_with(prefix))
+    };
+    PATH.split(':').any(begins)
 }
 
 /// Where a program's standard output and standard error go.
@@ -342,8 +356,9 @@ impl Run {
         }
         let said = String::from_utf8_lossy(&ended.output).into_owned();
         let lines: Vec<&str> = said.lines().collect();
-        let tail = lines[lines.len().saturating_sub(10)..].join("\n  ");
-        bail!("`{shown}` ended with status {}\n  {tail}", ended.code())
+        let tail: String =
+            lines[lines.len().saturating_sub(10)..].iter().map(|line| format!("\n  {line}")).collect();
+        bail!("`{shown}` ended with status {}{tail}", ended.code())
     }
 }
 

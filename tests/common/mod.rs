@@ -198,6 +198,14 @@ impl Lab {
         self.layer(directory)
     }
 
+    /// The real headers of the same ABI for another of Debian's architectures, and their release.
+    /// What builds is in this machine's own headers packages: [`Self::headers`] has to come, too.
+    pub fn foreign_headers(self, release: &str, arch: &str) -> (Self, String) {
+        let answer = lab_sh("foreign_headers", &[release, arch]);
+        let (foreign, directory) = answer.split_once(' ').unwrap();
+        (self.layer(directory.to_owned()), foreign.to_owned())
+    }
+
     /// The real image package of a kernel: vmlinuz and modules.
     pub fn image(self, release: &str) -> Self {
         let directory = lab_sh("image", &[release]);

@@ -14,6 +14,9 @@
 #                                 they depend on that this machine lacks (--only:
 #                                 nothing else). Cached by package versions
 #   lab_headers REL               lab_layer of everything needed to build for REL
+#   lab_foreign_headers REL ARCH  prints the release of the same ABI for another of
+#                                 Debian's architectures, and a layer of what its
+#                                 headers package adds to lab_headers of REL
 #   lab_image REL                 lab_layer of REL's image package (vmlinuz, modules)
 #   lab_package PKG               prints the path of PKG's .deb, downloaded
 #   lab_tools                     lab_layer of kmod, and gcc and make where missing
@@ -236,6 +239,37 @@ _lab_download() {
 }
 
 lab_headers() { lab_layer --headers "headers-$1" "linux-headers-$1"; }
+
+lab_foreign_headers() {
+    local layer=$LAB_CACHE/layers/linux-headers-${1%-*}-$2
+    mkdir -p "$LAB_CACHE/layers"
+    (
+        flock 9
+        [ -d "$layer" ] || _lab_fetch_foreign "$layer" "$2"
+    ) 9>"$LAB_CACHE/.lock" || return
+    printf '%s %s\n' "${1%-*}-$2" "$layer"
+}
+
+# The other architecture has lists of its own: this machine's apt knows nothing of it.
+_lab_fetch_foreign() {
+    local layer=$1 arch=$2 package=${1##*/} apt=$LAB_CACHE/apt-$2 build
+    mkdir -p "$apt"/{lists,cache}/partial
+    touch "$apt/status"
+    printf '%s "%s";\n' APT::Architecture "$arch" APT::Architectures "$arch" APT::Sandbox::User root \
+        Dir::State::lists "$apt/lists" Dir::State::status "$apt/status" Dir::Cache "$apt/cache" >"$apt/conf"
+    _lab_say "fetching package lists of $arch, and $package"
+    (
+        cd "$apt" && export APT_CONFIG=$apt/conf
+        apt-get -qq update >&2 && apt-get -qq download "$package" >&2
+    ) || return 1
+    build=$(mktemp -d "$LAB_CACHE/layers/.build-XXXXXX")
+    mkdir -p "$build"/usr/lib
+    ln -s usr/lib "$build"
+    dpkg-deb --fsys-tarfile "$apt/$package"_*.deb |
+        tar -x -C "$build" --no-same-owner --keep-directory-symlink || return 1
+    chmod 755 "$build"
+    mv -T "$build" "$layer"
+}
 
 lab_image() { lab_layer --only "image-$1" "linux-image-$1"; }
 

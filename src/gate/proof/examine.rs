@@ -16,6 +16,7 @@ use super::modprobe::Settings;
 use super::own::{Offered, Sample, offered};
 use super::signing::{Objection, Signatures};
 use crate::kernel::{KernelConfig, KernelRelease};
+use crate::machine::Machine;
 use crate::module_file::{
     Compression, Exports, ModInfo, Offer, Strictness, Symbols, VMLINUX, Wanted, canonical, check_loadable,
     kernel_vermagic, link, unpacked,
@@ -206,7 +207,7 @@ impl<'a> Examiner<'a> {
         let wanted = Wanted {
             name: None,
             kernel: self.kernel,
-            arch: &self.tree.arch,
+            machine: Machine::of_kernel(&self.config, &self.tree.arch),
             vermagic: self.vermagic.as_deref(),
         };
         let info = check_loadable(&image, wanted)?;
