@@ -86,11 +86,14 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
 }
 
 /// A script of the module's: its first word is a file in `directory`, or an executable that the
-/// administrator put into `/etc/dkms/M` in its place; the rest are its arguments. Returns the
-/// command, or nothing if the file is not there to be run.
+/// administrator put into `/etc/dkms/M` in its place; the rest are its arguments, which real confs
+/// (zfs) spread over lines. Returns the command, or nothing if the file is not there to be run.
 pub fn script_command(tree: &Tree, id: &ModuleId, directory: &Path, words: &str) -> Option<String> {
-    let (script, arguments) = words.trim().split_once(char::is_whitespace).unwrap_or((words.trim(), ""));
+    let words: Vec<&str> = words.split_ascii_whitespace().collect();
+    let (script, arguments) = words.split_first()?;
     let replaced = tree.path("/etc/dkms").join(id.name()).join(script);
     let path = [replaced, directory.join(script)].into_iter().find(|path| files::is_executable(path))?;
-    Some(format!("{} {arguments}", shell_words::quote(&path.to_string_lossy())).trim_end().to_owned())
+    let path = path.to_string_lossy();
+    let command = std::iter::once(shell_words::quote(&path)).chain(arguments.iter().copied().map(Into::into));
+    Some(command.collect::<Vec<_>>().join(" "))
 }
