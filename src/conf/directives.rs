@@ -139,15 +139,15 @@ impl<'a> Directives<'a> {
             .collect()
     }
 
-    /// A directive that takes `yes` and `no`.
+    /// A directive that takes `yes` and `no`, in whatever letters.
     fn switch(&self, name: &str, problems: &mut Vec<String>) -> bool {
-        match self.scalar(name).as_deref() {
-            Some("yes") => true,
-            None | Some("no") => false,
-            Some(value) => {
+        match self.scalar(name) {
+            Some(value) if value.eq_ignore_ascii_case("yes") => true,
+            Some(value) if !value.eq_ignore_ascii_case("no") => {
                 problems.push(problem(format!("Unsupported {name} value '{value}'")));
                 false
             }
+            _ => false,
         }
     }
 }

@@ -37,13 +37,13 @@ const GOOD: &str = "PACKAGE_NAME=m\nPACKAGE_VERSION=1.0\nDEST_MODULE_LOCATION=/u
 )]
 #[case::everything_about_a_record(
     "PACKAGE_NAME=m PACKAGE_VERSION=1 BUILT_MODULE_NAME=(a.ko b) DEST_MODULE_NAME=(c.o)\n\
-     DEST_MODULE_LOCATION=(/lib) AUTOINSTALL=Yes\n",
+     DEST_MODULE_LOCATION=(/lib) AUTOINSTALL=Y\n",
     &[
         "'BUILT_MODULE_NAME' directive ends in '.o' or '.ko' in record #0.",
         "'DEST_MODULE_NAME' directive ends in '.o' or '.ko' in record #0.",
         "Directive 'DEST_MODULE_LOCATION' does not begin with\n'/kernel', '/updates', or '/extra' in record #0.",
         "No 'DEST_MODULE_LOCATION' directive specified for record #1.",
-        "Unsupported AUTOINSTALL value 'Yes'",
+        "Unsupported AUTOINSTALL value 'Y'",
     ]
 )]
 #[case::switches(
