@@ -43,6 +43,9 @@ zsh=site-functions
 program build/dkms "$sbin/dkms"
 program hooks/lib/common.postinst "$prefix/lib/dkms/common.postinst"
 program hooks/lib/dkms_autoinstaller "$prefix/lib/dkms/dkms_autoinstaller"
+# What our hooks in /etc look for: they outlive the package where those are its configuration, and
+# another dkms that takes its place knows nothing of them.
+ln -sfn ../../sbin/dkms "$dest$prefix/lib/dkms/hook"
 data hooks/systemd/dkms.service "$prefix/lib/systemd/system/dkms.service"
 for plugin in install.d/*.install; do
     program "$plugin" "$prefix/lib/kernel/$plugin"

@@ -81,6 +81,8 @@ fn each_family_gets_its_files(
         .collect();
     assert_eq!(files(&dest.path().join("root")), want);
     assert!(dest.path().join("root/var/lib/dkms").is_dir());
+    let hook = fs_err::read_link(dest.path().join("root/usr/lib/dkms/hook")).unwrap();
+    assert_eq!(hook, Path::new("../../sbin/dkms"));
 }
 
 /// Settings and what is for people stand elsewhere in it.
@@ -122,9 +124,10 @@ fn an_administrators_settings_survive_a_second_installation() {
     assert_eq!(fs_err::read_to_string(&settings).unwrap(), "verbose=1\n");
 }
 
-/// A hook that a removed package has left behind must not fail anybody's update.
+/// A hook that a removed package has left behind must not fail anybody's update, nor ask another
+/// dkms that has come in its place.
 #[test]
-fn every_hook_is_inert_without_the_binary() {
+fn every_hook_is_inert_without_the_package() {
     let hooks = Command::new("find")
         .args(["hooks", "install.d", "-type", "f", "-perm", "-u+x"])
         .current_dir(repository())
@@ -136,8 +139,10 @@ fn every_hook_is_inert_without_the_binary() {
     assert!(apt.contains("[ ! -x /usr/sbin/dkms ] ||"), "{apt}");
     for hook in hooks.lines() {
         let text = fs_err::read_to_string(repository().join(hook)).unwrap();
-        // The path is absolute, so that only reading can tell on a machine that has a dkms.
-        assert!(text.contains("[ -x /usr/sbin/dkms ] || exit 0"), "{hook} has no guard");
+        // The paths are absolute, so that only reading can tell on a machine that has a dkms.
+        let in_etc = hook.starts_with("hooks/kernel/") || hook.starts_with("hooks/grub/");
+        let only_ours = if in_etc { "/usr/lib/dkms/hook" } else { "/usr/sbin/dkms" };
+        assert!(text.contains(&format!("[ -x {only_ours} ] || exit 0")), "{hook} has no guard");
         assert!(text.lines().count() <= 9, "{hook} is no thin file any more");
     }
 }
