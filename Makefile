@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # make            build/dkms, the static release binary
 # make install    into DESTDIR, for a FAMILY of distributions (detected)
+# make deb        a package for Debian and its family in build/
 # make check      format, lints, shell scripts, unit and golden tests
 # make test       everything; installs what it needs when run as root, and says so
+# make test-packages  twelve *-dkms packages of Debian's, ours beside dkms: an hour or more
 # make demo       a kernel installation in a throw-away root
 # make bench      speed and memory beside the bare work and, where installed, dkms 3
 
@@ -21,7 +23,7 @@ endif
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(TARGET) \
 	--target-dir target/static
 
-.PHONY: all build/dkms install check test demo bench clean
+.PHONY: all build/dkms install deb check test test-packages demo bench clean
 
 all: build/dkms
 
@@ -32,6 +34,9 @@ build/dkms:
 
 install: build/dkms
 	@packaging/install.sh "$(DESTDIR)" "$(PREFIX)" "$(FAMILY)"
+
+deb: build/dkms
+	@packaging/deb.sh
 
 check:
 	$(CARGO) fmt --check
@@ -45,13 +50,17 @@ check:
 TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/golden.rs,$(wildcard tests/*.rs)))
 
 # Tests in the lab are ignored unless asked for: they want root and the distribution's packages.
+# What takes an hour is a target of its own.
 test: check
 	@if reason=$$(tests/lib/lab.sh blocked root); then \
 		echo "SKIPPED: all tests in the lab: $$reason"; \
 		$(CARGO) test --locked $(TESTS); \
 	else \
-		$(CARGO) test --locked $(TESTS) -- --include-ignored; \
+		$(CARGO) test --locked $(TESTS) -- --include-ignored --skip twelve_packages; \
 	fi
+
+test-packages: build/dkms
+	$(CARGO) test --locked --test packages -- --include-ignored --nocapture twelve_packages
 
 demo: build/dkms
 	@tests/demo.sh

@@ -7,6 +7,7 @@
 
 mod common;
 
+use common::debian::our_deb;
 use common::disk::Base;
 use common::machine::{Machine, module, write};
 use rstest::rstest;
@@ -186,4 +187,18 @@ fn nothing_steers_the_boot_when_dkms_is_gone() {
     machine.assert_stays_on_old();
     machine.disk.sh("rm /usr/sbin/dkms; update-grub").succeeds().says_nothing_of("dkms");
     assert_eq!(machine.disk.predicted(), machine.new);
+}
+
+/// Nobody has to make the menu anew by hand.
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn a_package_that_is_removed_takes_its_hold_with_it() {
+    let machine = Machine::held(Base::GRUB);
+    let Machine { disk, old, new } = &machine;
+    disk.copy_in(our_deb(), "/root");
+    // The disk has no patch(1).
+    disk.sh("dpkg -i --force-depends --force-confnew /root/dkms-hooks_*.deb; update-grub").succeeds();
+    assert_eq!(disk.predicted(), *old);
+    disk.sh("dpkg -r dkms-hooks").succeeds().says("Generating grub configuration file");
+    assert_eq!(disk.predicted(), *new);
 }

@@ -23,6 +23,8 @@ use std::sync::OnceLock;
 
 use fs_err as fs;
 
+pub mod bash;
+pub mod debian;
 pub mod disk;
 pub mod machine;
 mod ran;
@@ -144,6 +146,13 @@ impl Lab {
 
     /// The same before dkms is installed.
     pub fn without_dkms() -> Self {
+        let lab = Self::empty().layer(lab_sh("tools", &[] as &[&str]));
+        lab.write("etc/machine-id", &format!("{MACHINE_ID}\n"));
+        lab
+    }
+
+    /// A directory for a root, named after the test.
+    fn empty() -> Self {
         static BLOCKED: OnceLock<Option<String>> = OnceLock::new();
         let blocked = BLOCKED.get_or_init(|| {
             let answer = lab_sh_output("blocked", &[] as &[&str]);
@@ -154,14 +163,11 @@ impl Lab {
         }
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("test").replace("::", "-");
-        let lab = Self {
+        Self {
             dir: PathBuf::from(lab_sh("new", &[name.trim_matches('-')]).trim()),
             options: Vec::new(),
             esp: false,
-        };
-        let lab = lab.layer(lab_sh("tools", &[] as &[&str]));
-        lab.write("etc/machine-id", &format!("{MACHINE_ID}\n"));
-        lab
+        }
     }
 
     fn layer(self, directory: String) -> Self {
@@ -394,7 +400,8 @@ impl Lab {
         self.enter(&["bash", "-euc", script])
     }
 
-    fn enter(&self, command: &[&str]) -> Ran {
+    /// Runs a program inside, without a shell.
+    pub fn enter(&self, command: &[&str]) -> Ran {
         // bootctl would look for a partition of the right type.
         let relaxed: &[&str] = if self.esp { &["env", "SYSTEMD_RELAX_ESP_CHECKS=1"] } else { &[] };
         let output = Command::new(self.dir.join("enter")).args(relaxed).args(command).output().unwrap();

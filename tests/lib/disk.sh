@@ -18,6 +18,8 @@
 # Wants root and Linux with loop devices and ext4; installs the tools that it lacks with apt-get.
 # DKMS_TEST_CACHE: where base images are kept, default target/test-cache.
 set -euo pipefail
+# shellcheck source=debian-sources.sh
+. "$(dirname "${BASH_SOURCE[0]}")/debian-sources.sh"
 
 MACHINE_UUID=6b2f0d1e-5d0f-4c5e-9a43-1f3d5a7b9c01
 PACKAGES="kmod udev initramfs-tools busybox lz4 linux-image-cloud-amd64"
@@ -128,19 +130,6 @@ inside() {
 	[ "$part" = p1 ] || relaxed=(SYSTEMD_RELAX_ESP_CHECKS=1)
 	env -i "${relaxed[@]}" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
 		chroot "$work/root" "$@"
-}
-
-own_suite() {
-	sed -n 's/^VERSION_CODENAME=//p' /etc/os-release
-}
-
-# The machine's own Debian sources, for another suite where asked: no mirror is named here.
-write_sources() {
-	local suite=$1 own
-	own=$(own_suite)
-	# shellcheck disable=SC2016 # the format is apt's
-	apt-get indextargets --format '$(ORIGIN) deb $(SITE) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
-		sed -n "s/^Debian //p" | sed "s/ $own\\b/ $suite/" | sort -u
 }
 
 # apt_as DIR …: apt-cache or apt-get on a private copy of the lists for another suite.

@@ -31,6 +31,7 @@
 #   lab_build                     makes build/dkms (not when DKMS_BINARY is set)
 #   lab_install DIR [FAMILY]      make install into DIR (FAMILY: debian); DKMS_BINARY,
 #                                 when set, is put there as /usr/sbin/dkms
+#   lab_deb                       prints the path of our package, made of what lab_install installs
 #   lab_source DIR NAME VERSION [good|broken] [CONF-LINE…]
 #                                 /usr/src/NAME-VERSION: a one-file module
 #   lab_drop DIR                  removes a root
@@ -424,6 +425,11 @@ lab_install() {
     # An existing build/dkms is taken as it is (-o): see lab_build.
     make -s -C "$LAB_REPO" -o build/dkms install DESTDIR="$root" PREFIX=/usr FAMILY="${2:-debian}" >&2 || return
     [ -z "${DKMS_BINARY:-}" ] || install -m 755 "$DKMS_BINARY" "$root/usr/sbin/dkms"
+}
+
+lab_deb() {
+    lab_build || return
+    printf '%s/%s\n' "$LAB_REPO" "$(make -s -C "$LAB_REPO" -o build/dkms deb)"
 }
 
 lab_source() {

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Roots that are whole small Debians, where the real apt installs packages. How they are made is
+//! `tests/lib/debian.sh`'s business alone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use fs_err as fs;
+
+use super::{Lab, Ran, lab_sh, text};
+
+impl Lab {
+    /// A Debian with one kernel, its headers and a toolchain, and no dkms. What it lacks comes by
+    /// apt, not as layers.
+    pub fn debian() -> Self {
+        let lab = Self::empty();
+        debian_sh("root", &lab, &[]);
+        lab
+    }
+
+    /// Downloads what installing these packages will need, so that it is no part of what is timed.
+    pub fn fetch(&self, packages: &[&str]) {
+        debian_sh("fetch", self, packages);
+    }
+
+    /// Runs `apt-get -qy` as an unattended machine does, with these words.
+    pub fn apt(&self, words: &str) -> Ran {
+        self.sh(&format!("apt-get -qy --no-install-recommends {words} </dev/null"))
+    }
+
+    /// The same for our package; returns what apt said.
+    pub fn apt_install_ours(&self) -> Ran {
+        fs::copy(our_deb(), self.path("dkms-hooks.deb")).unwrap();
+        self.apt("install /dkms-hooks.deb")
+    }
+
+    /// dpkg's word on each of these packages, for instance `install ok installed`.
+    pub fn states(&self, packages: &[&str]) -> Vec<(String, String)> {
+        let query = format!(
+            "dpkg-query -Wf '${{Package}}\\t${{Status}}\\n' {} 2>/dev/null || true",
+            packages.join(" ")
+        );
+        let said = self.sh(&query).stdout();
+        let known: Vec<_> = said.lines().filter_map(|line| line.split_once('\t')).collect();
+        packages
+            .iter()
+            .map(|package| {
+                let state =
+                    known.iter().find(|(name, _)| name == package).map_or("unknown", |(_, state)| state);
+                ((*package).to_owned(), state.to_owned())
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    pub fn assert_state(&self, package: &str, state: &str) {
+        let found = self.states(&[package]).remove(0).1;
+        assert_eq!(found, state, "{package} in {self}");
+    }
+}
+
+/// The package that `make deb` makes of the dkms under test.
+pub fn our_deb() -> &'static Path {
+    // Once for all tests of this process: never an older one than the sources.
+    static DEB: OnceLock<PathBuf> = OnceLock::new();
+    DEB.get_or_init(|| PathBuf::from(lab_sh("deb", &[] as &[&str]).trim()))
+}
+
+#[track_caller]
+fn debian_sh(verb: &str, lab: &Lab, arguments: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lib/debian.sh");
+    let output = Command::new(script).arg(verb).arg(&lab.dir).args(arguments).output().unwrap();
+    assert!(output.status.success(), "debian.sh {verb} {arguments:?}: {}", text(&output.stderr));
+}

@@ -1,0 +1,112 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Whole small Debians for tests with the real apt: nothing of this machine but its kernel shows.
+# They are roots of the lab (see lab.sh: lab_new before, DIR/enter and lab_drop after).
+#
+#   debian.sh root DIR     makes DIR a root over the base system
+#   debian.sh fetch DIR PACKAGE…
+#                          downloads what installing PACKAGE… in that root will need. Roots share
+#                          one archive, where only this takes turns: apt there locks nothing
+#   debian.sh base         prints the base's directory: a minimal system of this machine's own suite
+#                          with one kernel, its headers and a toolchain, package lists of all
+#                          components, and no dkms. Cached for a week, as the archive moves on
+#
+# Wants root, and mmdebstrap (installed on demand).
+# Environment: DKMS_TEST_CACHE, DKMS_TEST_ROOTS, as for lab.sh.
+# shellcheck disable=SC2119 # lab_kernels goes without its argument
+set -euo pipefail
+
+HERE=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=lab.sh
+. "$HERE/lab.sh"
+# shellcheck source=debian-sources.sh
+. "$HERE/debian-sources.sh"
+
+ARCHIVES=$LAB_CACHE/archives
+
+debian_base() {
+    local suite name dir
+    suite=$(own_suite)
+    name=debian-$suite-$({
+        lab_kernels
+        declare -f _debian_make
+    } | sha256sum | cut -c1-12)
+    mkdir -p "$LAB_CACHE" "$ARCHIVES/partial"
+    (
+        flock 9
+        dir=$LAB_CACHE/$name
+        if [ -z "$(find "$dir" -maxdepth 0 -mtime -7 2>/dev/null)" ]; then
+            if _debian_make "$suite" "$dir.new"; then
+                [ ! -d "$dir" ] || rm -rf --one-file-system "$dir"
+                mv "$dir.new" "$dir"
+                touch "$dir"
+            else
+                rm -rf --one-file-system "$dir.new"
+                [ -d "$dir" ] || exit 1
+                _lab_say "cannot make a new base system, using the one of $(date -r "$dir" +%F)"
+            fi
+        fi
+        printf '%s\n' "$dir"
+    ) 9>"$LAB_CACHE/.debian-lock"
+}
+
+_debian_make() {
+    local suite=$1 dir=$2 sources old started=$SECONDS
+    sources=$(write_sources "$suite" main contrib non-free)
+    [ -n "$sources" ] || _lab_die "this machine's apt has no Debian sources" || return
+    old=$(lab_kernels | sed -n 's/^old //p')
+    if ! command -v mmdebstrap >/dev/null; then
+        _lab_say "installing mmdebstrap"
+        apt-get -qq update >&2 && apt-get -qq install -y --no-install-recommends mmdebstrap >&2 || return
+    fi
+    _lab_say "making a base system of $suite with $old"
+    rm -rf --one-file-system "$dir"
+    # The hook has the first initramfs small already; nothing here boots.
+    # shellcheck disable=SC2016 # for mmdebstrap's shell
+    mmdebstrap --quiet --mode=root --variant=minbase --skip=cleanup/apt/lists \
+        --include="linux-image-$old,linux-headers-$old,gcc,libc6-dev,make,kmod,ca-certificates" \
+        --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
+        --aptopt='Debug::NoLocking "1"' \
+        --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" &&
+            printf "MODULES=list\nCOMPRESS=gzip\n" >"$1/etc/initramfs-tools/conf.d/small"' \
+        "$suite" "$dir" - <<<"$sources" >&2 || return
+    chmod 755 "$dir"
+    _lab_say "made it in $((SECONDS - started)) s"
+}
+
+debian_root() {
+    local dir=$1 base
+    base=$(debian_base) || return
+    mkdir -p "$dir"/root/etc "$dir/work"
+    # Of the machine: how it reaches its mirrors.
+    cp -L /etc/resolv.conf "$dir/root/etc/resolv.conf"
+    cp /etc/hosts "$dir/root/etc/hosts"
+    {
+        echo '#!/bin/sh'
+        echo '# Made by debian_root: runs its arguments inside this throw-away Debian.'
+        # shellcheck disable=SC2016 # for the script, not for now
+        echo '[ "$LAB_NAMESPACE" ] || LAB_NAMESPACE=1 exec unshare --mount --propagation private "$0" "$@"'
+        echo 'set -e'
+        printf 'mount -t overlay lab -o redirect_dir=on,lowerdir=%q,upperdir=%q,workdir=%q %q\n' \
+            "$base" "$dir/root" "$dir/work" "$dir/root"
+        printf 'mount --rbind /dev %q\nmount --rbind /proc %q\n' "$dir/root/dev" "$dir/root/proc"
+        printf 'mount --bind %q %q\n' "$ARCHIVES" "$dir/root/var/cache/apt/archives"
+        # shellcheck disable=SC2016
+        printf 'exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 %s %s chroot %q "$@"\n' \
+            'DEBIAN_FRONTEND=noninteractive' 'http_proxy="$http_proxy" https_proxy="$https_proxy"' "$dir/root"
+    } >"$dir/enter"
+    chmod 755 "$dir/enter"
+}
+
+debian_fetch() {
+    local dir=$1
+    shift
+    (
+        flock 9
+        "$dir/enter" apt-get -qq install -y --no-install-recommends --download-only "$@" >&2
+    ) 9>"$LAB_CACHE/.archives-lock"
+}
+
+"debian_$1" "${@:2}"
