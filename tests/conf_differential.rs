@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Holds the two evaluators of shell confs against each other: whatever the in-process one
 //! evaluates, a real bash must evaluate to the same variables.
-#![allow(clippy::disallowed_types, reason = "this test is about what a real bash does")]
 #![allow(clippy::expect_used, reason = "the helpers of a test may fail like the test")]
 
+mod common;
+
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use dkms_hooks::conf::plain::{Plain, evaluate};
-use dkms_hooks::conf::{ConfFile, Variables, shell};
+use dkms_hooks::conf::{ConfFile, Variables};
 
 /// The variables that the samples and the generator use.
 const NAMES: [&str; 12] = ["A", "B", "C", "D", "E", "F", "G", "H", "i", "x", "PACKAGE_NAME", "_z9"];
@@ -26,17 +26,7 @@ fn scope() -> Variables {
 }
 
 fn bash(scope: &Variables, files: &[ConfFile]) -> Result<Variables, String> {
-    let output = Command::new("bash")
-        .args(["--noprofile", "--norc", "-c", shell::SCRIPT, "dkms"])
-        .args(shell::arguments_for(scope, NAMES.into_iter(), files))
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .expect("bash runs");
-    shell::parse(&output.stdout)
-        .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    common::bash::bash(scope, NAMES.into_iter(), files)
 }
 
 struct Room(tempfile::TempDir);
@@ -201,13 +191,7 @@ fn plain_samples_are_evaluated_as_bash_does() {
 
 /// Leaves out what the bash side is not asked for.
 fn only_known(vars: &Variables) -> Variables {
-    let mut known = Variables::new();
-    let scope = scope();
-    let names = NAMES.into_iter().chain(scope.names());
-    for name in names {
-        vars.elements(name).for_each(|(index, value)| known.set_element(name, index, value));
-    }
-    known
+    common::bash::only(vars, NAMES.into_iter(), &scope())
 }
 
 #[test]
