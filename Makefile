@@ -5,6 +5,7 @@
 # make check      format, lints, shell scripts, unit and golden tests
 # make test       everything; installs what it needs when run as root, and says so
 # make test-packages  twelve *-dkms packages of Debian's, ours beside dkms: an hour or more
+# make test-boot  every boot loader with every fault, by booting
 # make demo       a kernel installation in a throw-away root
 # make bench      speed and memory beside the bare work and, where installed, dkms 3
 
@@ -23,7 +24,7 @@ endif
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(TARGET) \
 	--target-dir target/static
 
-.PHONY: all build/dkms install deb check test test-packages demo bench clean
+.PHONY: all build/dkms install deb check test test-boot test-packages demo bench clean
 
 all: build/dkms
 
@@ -46,8 +47,8 @@ check:
 	$(MAKE) build/dkms
 	$(CARGO) test --locked --test golden
 
-# All but golden, which is part of check.
-TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/golden.rs,$(wildcard tests/*.rs)))
+# All but golden, which is part of check, and what takes long.
+TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/golden.rs tests/boot_matrix.rs,$(wildcard tests/*.rs)))
 
 # Tests in the lab are ignored unless asked for: they want root and the distribution's packages.
 # What takes an hour is a target of its own.
@@ -61,6 +62,10 @@ test: check
 
 test-packages: build/dkms
 	$(CARGO) test --locked --test packages -- --include-ignored --nocapture twelve_packages
+
+# Twenty-four machines and some seventy boots: see tests/boot_matrix.rs.
+test-boot:
+	$(CARGO) test --locked --test boot_matrix -- --include-ignored --test-threads 2
 
 demo: build/dkms
 	@tests/demo.sh
