@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 
-use super::remove::unbuild_one;
+use super::remove::{delete_build, unbuild_one};
+use super::retain::{let_go, retain};
 use super::session::Session;
 use crate::gate::bls;
 use crate::gate::verdict::Verdict;
@@ -11,18 +12,29 @@ use crate::install::depmod_after_removal;
 use crate::kernel::KernelRelease;
 use crate::module::{ModuleId, State, Target};
 use crate::sys::files;
+use crate::tree::registered::Loaded;
 
-/// Clears the way for a kernel of the same release: what AUTOINSTALL will bring again goes.
+/// Clears the way for a kernel of the same release: what AUTOINSTALL will bring again is forgotten,
+/// and its modules stay until then.
 pub(super) fn preinst(session: &Session, target: &Target) -> Result<()> {
     let comes_again =
         |id: &ModuleId| session.load(id, Some(target)).is_ok_and(|loaded| loaded.conf.autoinstall);
-    let was_installed = unbuild_all(session, target, &comes_again, "")?;
-    tidy(session, target, was_installed)
+    for_all(session, target, &comes_again, "", &|id, _| {
+        retain(session, id, target)?;
+        delete_build(session, id, target)
+    })
+    .map(drop)
 }
 
 /// Removes everything that was built for a kernel.
 pub(super) fn prerm(session: &Session, target: &Target) -> Result<()> {
-    let was_installed = unbuild_all(session, target, &|_| true, "\n")?;
+    let was_installed = for_all(session, target, &|_| true, "\n", &|id, loaded| {
+        unbuild_one(session, id, target, loaded, false)
+    })?;
+    let mut kept = session.tree.all_retained();
+    kept.retain(|kept| kept.target == *target);
+    kept.iter().try_for_each(|kept| let_go(session, kept, false))?;
+    let was_installed = was_installed || !kept.is_empty();
     session.tree.forget_attempts_for(&target.kernel)?;
     tidy(session, target, was_installed)
 }
@@ -40,12 +52,13 @@ pub fn kernel_gone(session: &Session, kernel: &KernelRelease) {
     }
 }
 
-/// Returns whether something was installed.
-fn unbuild_all(
+/// Undoes what there is of every wanted module; returns whether something was installed.
+fn for_all(
     session: &Session,
     target: &Target,
     wanted: &dyn Fn(&ModuleId) -> bool,
     separator: &str,
+    undo: &dyn Fn(&ModuleId, &Loaded) -> Result<()>,
 ) -> Result<bool> {
     let tree = &session.tree;
     let mut was_installed = false;
@@ -55,9 +68,7 @@ fn unbuild_all(
             continue;
         }
         session.report.err(format_args!("dkms: removing module {id} for kernel {target}"));
-        let removed = session
-            .load(&id, Some(target))
-            .and_then(|loaded| unbuild_one(session, &id, target, &loaded, false));
+        let removed = session.load(&id, Some(target)).and_then(|loaded| undo(&id, &loaded));
         match removed {
             Ok(()) => was_installed |= state == State::Installed,
             Err(error) => {

@@ -18,6 +18,7 @@ mod post_transaction;
 mod reboot_safe;
 mod release;
 mod remove;
+mod retain;
 mod rpm;
 mod rpm_upgrade;
 mod run;

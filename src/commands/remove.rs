@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::add::shown_script;
 use super::each::each;
 use super::post_transaction::post_transaction;
+use super::retain::{let_go, package_is_upgraded, retain};
 use super::rpm_upgrade;
 use super::select::registered;
 use super::session::Session;
@@ -37,20 +38,48 @@ pub(super) fn unbuild(session: &Session, module: &ModuleArg, targets: &TargetArg
 
 /// The verb `remove`.
 pub(super) fn remove(session: &Session, module: &ModuleArg, targets: &TargetArgs, all: bool) -> Result<u8> {
+    if let Some(code) = remove_retained(session, module)? {
+        return Ok(code);
+    }
     let id = begin(session, module, "remove")?;
     if rpm_upgrade::keeps(session, &id)? {
         session.report.error("Remove cancelled because --rpm_safe_upgrade scenario detected.");
         return Ok(0);
     }
+    let upgraded = package_is_upgraded(session);
     let code = each(session, &of_call(session, &id, targets, all)?, |target| {
+        if upgraded {
+            retain(session, &id, target)?;
+            return delete_build(session, &id, target);
+        }
         unbuild_one(session, &id, target, &session.load(&id, Some(target))?, true)?;
         session.report.line("");
         Ok(())
     })?;
     if code == 0 && session.tree.targets(&id).is_empty() {
         forget(session, &id)?;
+        let is_last = !session.tree.ids()?.iter().any(|other| other.name() == id.name());
+        if is_last && !upgraded {
+            let kept = session.tree.all_retained();
+            kept.iter()
+                .filter(|kept| kept.id.name() == id.name())
+                .try_for_each(|kept| let_go(session, kept, true))?;
+        }
     }
     Ok(code)
+}
+
+/// A version of which nothing is left but what an upgrade kept installed.
+fn remove_retained(session: &Session, module: &ModuleArg) -> Result<Option<u8>> {
+    let ModuleArg::Named { name, version: Some(version) } = module else { return Ok(None) };
+    let is_meant = |id: &ModuleId| id.name() == name && id.version() == version;
+    let kept: Vec<_> = session.tree.all_retained().into_iter().filter(|kept| is_meant(&kept.id)).collect();
+    if kept.is_empty() || session.tree.ids()?.iter().any(is_meant) {
+        return Ok(None);
+    }
+    session.begin_changes()?;
+    kept.iter().try_for_each(|kept| let_go(session, kept, true))?;
+    Ok(Some(0))
 }
 
 /// The module that a call is about.
@@ -137,8 +166,13 @@ pub(super) fn unbuild_one(
     loaded: &Loaded,
     index: bool,
 ) -> Result<()> {
-    let tree = &session.tree;
     uninstall_one(session, id, target, loaded, index)?;
+    delete_build(session, id, target)
+}
+
+/// Deletes what is kept of a build.
+pub(super) fn delete_build(session: &Session, id: &ModuleId, target: &Target) -> Result<()> {
+    let tree = &session.tree;
     tree.forget_attempt(id, target)?;
     let directory = tree.target_dir(id, target);
     if !directory.is_dir() {

@@ -9,9 +9,11 @@ use serde::Serialize;
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::install::{Comparison, Placement};
+use crate::kernel::compare_versions;
 use crate::module::{ModuleId, State, Target};
 use crate::tree::kernels::find_module;
 use crate::tree::registered::Loaded;
+use crate::tree::retained::Retained;
 use details::Details;
 
 /// Fewer modules than this are not worth a thread.
@@ -46,10 +48,12 @@ pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &Ta
         Some(ModuleArg::Word(word)) => (Some(word.as_str()), None),
     };
     let mut ids = session.tree.ids()?;
-    ids.retain(|id| {
+    let is_meant = |id: &ModuleId| {
         name.is_none_or(|name| name == id.name()) && version.is_none_or(|version| version == id.version())
-    });
-    let lines = of_modules(session, &ids, targets);
+    };
+    ids.retain(is_meant);
+    let mut lines = of_modules(session, &ids, targets);
+    add_retained(session, targets, &mut lines, &is_meant);
     if session.options.json {
         let document = serde_json::to_string_pretty(&Document { schema: 1, modules: lines })?;
         session.report.line(document);
@@ -73,6 +77,31 @@ pub(super) fn status(session: &Session, module: Option<&ModuleArg>, targets: &Ta
         ));
     }
     Ok(())
+}
+
+/// Adds what upgrades of packages have left installed, in its place among the modules.
+fn add_retained(
+    session: &Session,
+    wanted: &TargetArgs,
+    lines: &mut Vec<Line>,
+    is_meant: &dyn Fn(&ModuleId) -> bool,
+) {
+    for Retained { id, target, .. } in session.tree.all_retained() {
+        if !is_meant(&id) || !wanted.includes(&target) {
+            continue;
+        }
+        let is_before = |line: &Line| {
+            line.id
+                .name()
+                .cmp(id.name())
+                .then_with(|| compare_versions(line.id.version(), id.version()))
+                .is_lt()
+        };
+        let at = lines.iter().position(|line| !is_before(line)).unwrap_or(lines.len());
+        let state = State::Installed.to_string();
+        let notes = vec!["Retained until its successor is installed"];
+        lines.insert(at, Line { id, target: Some(target), state, notes, details: None });
+    }
 }
 
 /// The lines in the order of the modules, which are shared out among the processors: installed

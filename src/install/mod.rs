@@ -23,6 +23,7 @@ use crate::sys::report::Report;
 use crate::sys::tools::{Output, Run, Tool};
 use crate::tree::Tree;
 use crate::tree::kernels::find_module;
+use crate::tree::retained::Retained;
 use crate::tree::state::active_link_target;
 use crate::tree::transaction::{Applied, Recovered, Transaction, recover};
 use distribution::Distribution;
@@ -73,7 +74,11 @@ impl Placement<'_> {
             return Err(Failure::KernelDirectoryMissing { directory }.into());
         }
         let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
-        let ours = self.active_files()?;
+        let retained = self.tree.retained(self.id.name(), self.target);
+        let mut ours = self.active_files()?;
+        ours.extend(
+            retained.iter().flat_map(|retained| &retained.files).filter(|file| file.exists()).cloned(),
+        );
         let mut transaction = self.transaction("installing");
         let mut put = Vec::new();
         for record in &conf.records {
@@ -102,10 +107,51 @@ impl Placement<'_> {
         for old in ours.iter().filter(|old| !put.contains(old)) {
             transaction.take(old);
         }
+        if retained.is_some() {
+            transaction.take(&self.tree.retained_record(self.id.name(), self.target));
+        }
         transaction.put_link(
             &self.tree.active_link(self.id.name(), self.target),
             &active_link_target(self.id, self.target),
         );
+        transaction.apply()
+    }
+
+    /// Leaves the active version's files where they are, with a record instead of all else that
+    /// dkms has of it, and tells so. The caller has made sure that this version is the active one.
+    pub fn retain(&self) -> Result<Applied> {
+        let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
+        let (id, target) = (self.id.clone(), self.target.clone());
+        let retained = Retained { id, target, files: self.active_files()? };
+        self.report.line(format_args!("Module {} for kernel {}:", self.id, self.target));
+        let mut transaction = self.transaction("retaining");
+        for file in &retained.files {
+            self.report.line(format_args!("Leaving {} until its successor is installed", file.display()));
+            // A link leads to the built file, which goes.
+            if file.is_symlink() {
+                transaction.put_file(file, fs::read(file)?, 0o644);
+            }
+        }
+        let record = self.tree.retained_record(self.id.name(), self.target);
+        transaction.put_file(&record, retained.to_json()?, 0o644);
+        transaction.take(&self.tree.active_link(self.id.name(), self.target));
+        transaction.apply()
+    }
+
+    /// Takes out what was left in place, and puts originals back.
+    pub fn let_go(&self, retained: &Retained) -> Result<Applied> {
+        let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
+        let mut transaction = self.transaction("removing what was left of");
+        for file in &retained.files {
+            if files::exists(file) {
+                self.report.line(format_args!("Deleting {}", file.display()));
+                transaction.take(file);
+            }
+            if let Some(name) = file.file_name().and_then(|name| module_file::stem(name.to_str()?)) {
+                self.restore_original(&mut transaction, name)?;
+            }
+        }
+        transaction.take(&self.tree.retained_record(self.id.name(), self.target));
         transaction.apply()
     }
 

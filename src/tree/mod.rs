@@ -5,6 +5,7 @@
 pub mod attempts;
 pub mod kernels;
 pub mod registered;
+pub mod retained;
 pub mod state;
 pub mod transaction;
 

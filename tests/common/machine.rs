@@ -29,6 +29,9 @@ pub struct Machine {
 /// What every copy of a machine begins from.
 type Prepared = Arc<(Template, String, String)>;
 
+/// By what it is made of, and whether it holds a kernel.
+type Known = Mutex<BTreeMap<(Base, bool), Arc<OnceLock<Prepared>>>>;
+
 impl Machine {
     pub fn new(base: Base) -> Self {
         Self::copied(&Self::remembered((base, false), || Self::prepare(base)))
@@ -44,7 +47,7 @@ impl Machine {
     }
 
     fn remembered(what: (Base, bool), make: impl FnOnce() -> Self) -> Prepared {
-        static KNOWN: OnceLock<Mutex<BTreeMap<(Base, bool), Arc<OnceLock<Prepared>>>>> = OnceLock::new();
+        static KNOWN: OnceLock<Known> = OnceLock::new();
         let cell = {
             let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.entry(what).or_default())
