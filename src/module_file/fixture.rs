@@ -5,8 +5,9 @@ use object::write::{Object, SectionId, StandardSection, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 
 /// A module in the making.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Made {
+    machine: (Architecture, Endianness),
     info: Vec<u8>,
     /// Names with whether they are weak.
     needs: Vec<(String, bool)>,
@@ -25,7 +26,30 @@ impl Made {
 
     /// One that says nothing of itself.
     pub(crate) fn nameless() -> Self {
-        Self::default()
+        Self {
+            machine: (Architecture::X86_64, Endianness::Little),
+            info: Vec::new(),
+            needs: Vec::new(),
+            versions: None,
+            extended_versions: Vec::new(),
+            exports: Vec::new(),
+            absolute_crcs: false,
+            common: Vec::new(),
+        }
+    }
+
+    pub(crate) fn on(mut self, architecture: Architecture, endianness: Endianness) -> Self {
+        self.machine = (architecture, endianness);
+        self
+    }
+
+    /// A number as the machine keeps it, of as many bytes.
+    fn number(&self, number: u32, bytes: usize) -> Vec<u8> {
+        let long = u64::from(number);
+        match self.machine.1 {
+            Endianness::Little => long.to_le_bytes()[..bytes].to_vec(),
+            Endianness::Big => long.to_be_bytes()[8 - bytes..].to_vec(),
+        }
     }
 
     pub(crate) fn info(mut self, key: &str, value: &str) -> Self {
@@ -78,7 +102,7 @@ impl Made {
     }
 
     pub(crate) fn build(&self) -> Vec<u8> {
-        let mut elf = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+        let mut elf = Object::new(BinaryFormat::Elf, self.machine.0, self.machine.1);
         let section = |elf: &mut Object<'_>, name: &str, data: &[u8]| {
             let section = elf.add_section(Vec::new(), name.as_bytes().to_vec(), SectionKind::ReadOnlyData);
             elf.append_section_data(section, data, 1);
@@ -97,16 +121,16 @@ impl Made {
         if let Some(versions) = &self.versions {
             let mut data = Vec::new();
             for (name, crc) in versions {
-                let mut entry = [0; 64];
-                entry[..8].copy_from_slice(&u64::from(*crc).to_le_bytes());
-                entry[8..8 + name.len()].copy_from_slice(name.as_bytes());
+                let long = self.machine.0.address_size().map_or(8, |size| usize::from(size.bytes()));
+                let mut entry = [self.number(*crc, long), name.as_bytes().to_vec()].concat();
+                entry.resize(64, 0);
                 data.extend(entry);
             }
             section(&mut elf, "__versions", &data);
         }
         if !self.extended_versions.is_empty() {
             let crcs: Vec<u8> =
-                self.extended_versions.iter().flat_map(|(_, crc)| crc.to_le_bytes()).collect();
+                self.extended_versions.iter().flat_map(|(_, crc)| self.number(*crc, 4)).collect();
             let names: String = self.extended_versions.iter().map(|(name, _)| format!("{name}\0")).collect();
             section(&mut elf, "__version_ext_crcs", &crcs);
             section(&mut elf, "__version_ext_names", names.as_bytes());
@@ -123,7 +147,7 @@ impl Made {
                 let table = if *gpl_only { gpl } else { plain };
                 let at = append(&mut elf, table, &[0; 12]);
                 symbol(&mut elf, &format!("__ksymtab_{name}"), SymbolSection::Section(table), at, false);
-                let at = append(&mut elf, crcs, &crc.to_le_bytes());
+                let at = append(&mut elf, crcs, &self.number(*crc, 4));
                 let crc = match self.absolute_crcs {
                     true => (SymbolSection::Absolute, u64::from(*crc)),
                     false => (SymbolSection::Section(crcs), at),

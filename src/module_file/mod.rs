@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel module as a file: its modinfo, its compression, its signature, and whether a kernel would
+//! A kernel module as a file: its modinfo, compression, signature, symbols, and whether a kernel would
 //! take it. Pure: bytes in, values out.
 
 mod code;

@@ -254,6 +254,7 @@ impl Symbols {
 mod tests {
     use super::super::fixture::Made;
     use super::*;
+    use object::Endianness;
     use rstest::rstest;
 
     fn read(made: &Made) -> Symbols {
@@ -282,6 +283,18 @@ mod tests {
     #[case::both(Made::new("foo").version("printk", 0x9999).extended_version("printk", 0x1234))]
     fn versions_come_from_either_list_the_extended_first(#[case] made: Made) {
         assert_eq!(read(&made).versions, Some([("printk".to_owned(), 0x1234)].into()));
+    }
+
+    #[rstest]
+    #[case::big_endian(Architecture::S390x, Endianness::Big)]
+    #[case::of_32_bits(Architecture::Arm, Endianness::Little)]
+    fn every_machine_has_its_own_numbers(#[case] machine: Architecture, #[case] endianness: Endianness) {
+        let made = Made::new("foo").on(machine, endianness).version("printk", 0x1234).exports("one", 0xabcd);
+        let symbols = read(&made);
+        assert_eq!(symbols.versions, Some([("printk".to_owned(), 0x1234)].into()));
+        assert_eq!(symbols.exports.get("one").unwrap().crc, Some(0xabcd));
+        let extended = read(&Made::new("foo").on(machine, endianness).extended_version("printk", 0x1234));
+        assert_eq!(extended.versions, Some([("printk".to_owned(), 0x1234)].into()));
     }
 
     #[rstest]
