@@ -40,6 +40,9 @@
 //!
 //! # The gate
 //!
+//! What a kernel needs to boot is said by the policy and by modules, and found out by looking at the
+//! running machine ([`gate::detect`]): what carries its file systems, down to the hardware.
+//!
 //! A verdict (`.hooks/verdicts/K.json`) is `pending`, `proven` or `held`. Kernels without one are
 //! left alone. Whoever is about to publish a kernel asks: the kernel-install plugins end with 77,
 //! GRUB's last script prints a default that may boot, Debian's postinst.d fails where neither

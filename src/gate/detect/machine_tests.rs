@@ -305,6 +305,15 @@ fn a_data_disk_is_critical_unless_the_machine_may_come_up_without(
 }
 
 #[test]
+fn what_is_mounted_is_followed_whatever_fstab_calls_it() {
+    let machine = Machine::on_sda("ahci");
+    machine.scsi("sdb", "0000:02:00.0", "hpsa").mount("/srv", "8:17", "ext4", "/dev/sdb1", "");
+    machine.fstab("LABEL=srv /srv auto defaults 0 2").package("hpsa", &["hpsa"]);
+    assert_eq!(machine.critical(), ["hpsa: drives sdb, which carries /srv (later)"]);
+    assert_eq!(machine.ask().warnings, NOTHING);
+}
+
+#[test]
 fn a_disk_that_is_not_there_is_a_warning() {
     let machine = Machine::on_sda("ahci");
     machine.fstab("LABEL=away /srv ext4 defaults 0 2");
