@@ -43,10 +43,18 @@
 //! What a kernel needs to boot is said by the policy and by modules, and found out by looking at the
 //! running machine ([`gate::detect`]): what carries its file systems, down to the hardware.
 //!
-//! A verdict (`.hooks/verdicts/K.json`) is `pending`, `proven` or `held`. Kernels without one are
-//! left alone. Whoever is about to publish a kernel asks: the kernel-install plugins end with 77,
-//! GRUB's last script prints a default that may boot, Debian's postinst.d fails where neither
-//! holds. They look again at what is not proven, so a kernel that was mended without us is freed.
+//! A verdict (`.hooks/verdicts/K.json`) is `pending`, `proven`, `held` or, by an administrator's
+//! word, `released`. Kernels without one are left alone. Whoever is about to publish a kernel asks:
+//! the kernel-install plugins end with 77, GRUB's last script prints a default that may boot,
+//! Debian's postinst.d fails where neither holds; entries that are in a menu already are taken out
+//! ([`gate::bls`]). They look again at what is not proven, so a kernel that was mended without us is
+//! freed. [`gate::proof`] looks whether everything is there, [`gate::next_boot`] foretells what comes
+//! up.
+//!
+//! # Packages that are upgraded
+//!
+//! Their scripts remove the old version first. Its modules stay installed under a record
+//! ([`tree::retained`]) until the new one's are in place or the package is gone.
 
 pub mod build;
 pub mod cli;
