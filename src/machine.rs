@@ -127,7 +127,7 @@ impl Machine {
             Some(symbol) => !config.enabled(&format!("CONFIG_{symbol}")),
             None => config.enabled(&format!("CONFIG_{symbol}")),
         };
-        MACHINES.iter().find(|machine| machine.symbols.iter().all(|symbol| holds(symbol)))
+        MACHINES.iter().find(|machine| machine.symbols.iter().all(holds))
     }
 
     /// The machine of this name, as `uname -m` and dkms write it.
