@@ -14,14 +14,13 @@ fn lab() -> Lab {
         .source("odd", "1.0", good())
         .source("odd", "2.0", good());
     lab.sh("mv /usr/src/odd-1.0 /usr/src/odd-2.0 /tmp").succeeds();
-    build(&lab, "shell", "1", "Provides: /bin/sh\n%description\nThe system's shell.\n%files\n");
+    build(&lab, "shell", ("1", "1"), "Provides: /bin/sh\n%description\nThe system's shell.\n%files\n");
     lab.sh("rpm -Uvh /tmp/shell-1-1.noarch.rpm").succeeds();
     lab
 }
 
-/// Builds `/tmp/NAME-VERSION-RELEASE.noarch.rpm`; `version` may be `VERSION-RELEASE`.
-fn build(lab: &Lab, name: &str, version: &str, rest: &str) {
-    let (version, release) = version.split_once('-').unwrap_or((version, "1"));
+/// Builds `/tmp/NAME-VERSION-RELEASE.noarch.rpm`.
+fn build(lab: &Lab, name: &str, (version, release): (&str, &str), rest: &str) {
     lab.write(
         "tmp/spec",
         &format!(
@@ -36,13 +35,12 @@ fn build(lab: &Lab, name: &str, version: &str, rest: &str) {
 }
 
 /// The source of a module, and what the package does with it.
-fn module(lab: &Lab, version: &str, scriptlets: &str) {
-    let (module, _) = version.split_once('-').unwrap();
+fn module(lab: &Lab, (module, release): (&str, &str), scriptlets: &str) {
     let spec = format!(
         "%description\nA module.\n%install\nmkdir -p %{{buildroot}}/usr/src\n\
          cp -r /tmp/odd-{module} %{{buildroot}}/usr/src\n{scriptlets}\n%files\n/usr/src/odd-{module}\n"
     );
-    build(lab, "odd-dkms", version, &spec);
+    build(lab, "odd-dkms", (module, release), &spec);
 }
 
 /// As dkms's documentation would have it.
@@ -60,7 +58,7 @@ fn scriptlets(module: &str) -> String {
 fn a_package_without_scriptlets_is_installed_with_its_modules() {
     let lab = lab();
     let release = Series::New.release();
-    module(&lab, "1.0-1", "");
+    module(&lab, ("1.0", "1"), "");
     lab.run(["install", "/tmp/odd-dkms-1.0-1.noarch.rpm", "-k", release]).succeeds();
     lab.sh("rpm -q odd-dkms").succeeds();
     lab.assert_installed("odd", "1.0", release);
@@ -78,8 +76,8 @@ fn a_package_without_scriptlets_is_installed_with_its_modules() {
 fn an_upgrade_keeps_what_the_new_package_has_added() {
     let lab = lab();
     let release = Series::New.release();
-    for version in ["1.0-1", "1.0-2", "2.0-1"] {
-        module(&lab, version, &scriptlets(&version[..3]));
+    for version in [("1.0", "1"), ("1.0", "2"), ("2.0", "1")] {
+        module(&lab, version, &scriptlets(version.0));
     }
     lab.run(["install", "/tmp/odd-dkms-1.0-1.noarch.rpm", "-k", release]).succeeds();
     lab.assert_installed("odd", "1.0", release);
@@ -99,7 +97,7 @@ fn an_upgrade_keeps_what_the_new_package_has_added() {
 fn what_common_postinst_adds_is_kept() {
     let lab = lab();
     let release = Series::New.release();
-    for version in ["1.0-1", "1.0-2"] {
+    for version in [("1.0", "1"), ("1.0", "2")] {
         let scriptlets = "%post\n/usr/lib/dkms/common.postinst odd 1.0 /usr/share/odd\n\
                           %preun\ndkms remove -m odd -v 1.0 --all --rpm_safe_upgrade\n";
         module(&lab, version, scriptlets);

@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use clap::{Arg, ValueHint};
 
 use super::Options;
-use super::action::Verb;
 use super::flags::{self, DEPRECATED, Flags};
+use super::verb::Verb;
 use crate::conf::directives;
 
 /// What a shell asks for, as far as words can tell.

@@ -7,6 +7,7 @@ mod flags;
 #[cfg(test)]
 mod tests;
 pub mod usage;
+mod verb;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

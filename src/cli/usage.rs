@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use clap::Arg;
 
-use super::action::Verb;
 use super::flags;
+use super::verb::Verb;
 
 /// The actions and what they do, in the order of their importance.
 pub fn actions() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -112,16 +112,20 @@ pub(super) fn all_kernels(session: &Session) -> Result<u8> {
 pub fn kernels(session: &Session) -> Result<(Vec<KernelRelease>, Vec<KernelRelease>)> {
     let tree = &session.tree;
     let (mut kernels, mut bare) = (Vec::new(), Vec::new());
-    for kernel in tree.installed_kernels()?.into_iter().rev() {
+    for kernel in in_order(tree.installed_kernels()?, tree.running_kernel().ok().as_ref()) {
         let has_headers = tree.kernel_build_dir(&kernel, None, None)?.is_some();
         if has_headers { kernels.push(kernel) } else { bare.push(kernel) }
     }
-    if let Some(at) =
-        tree.running_kernel().ok().and_then(|running| kernels.iter().position(|it| *it == running))
-    {
+    Ok((kernels, bare))
+}
+
+/// The running kernel, then from the newest to the oldest; they are given oldest first.
+fn in_order(mut kernels: Vec<KernelRelease>, running: Option<&KernelRelease>) -> Vec<KernelRelease> {
+    kernels.reverse();
+    if let Some(at) = kernels.iter().position(|kernel| Some(kernel) == running) {
         kernels[..=at].rotate_right(1);
     }
-    Ok((kernels, bare))
+    kernels
 }
 
 /// Brings a kernel's modules up to date. Changes must have begun.
@@ -345,4 +349,21 @@ fn announce_deferred(session: &Session, target: &Target, deferred: &[Deferred]) 
         target.kernel,
         names.join(" ")
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::oldest("a", "a c b")]
+    #[case::newest("c", "c b a")]
+    #[case::not_here("d", "c b a")]
+    fn the_running_kernel_comes_before_newer_ones(#[case] running: &str, #[case] want: &str) {
+        let kernels = ["a", "b", "c"].map(|name| name.parse().unwrap()).to_vec();
+        let names: Vec<String> =
+            in_order(kernels, running.parse().ok().as_ref()).iter().map(ToString::to_string).collect();
+        assert_eq!(names.join(" "), want);
+    }
 }

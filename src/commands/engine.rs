@@ -10,9 +10,8 @@ use anyhow::{Context, Error, Result};
 
 use super::add::shown_script;
 use super::attempts;
-use super::items::{Done, Goal, Item, Kind, Redo, headers_missing};
+use super::items::{Done, Goal, Item, Kind, Redo, cross_build, headers_missing};
 use super::session::Session;
-use crate::build::cross::{self, Cross, NoCross};
 use crate::build::jobs::Jobs;
 use crate::build::sign::Signer;
 use crate::build::symbols::KernelSymbols;
@@ -22,7 +21,7 @@ use crate::failure::Failure;
 use crate::install::{How, Placement, depmod};
 use crate::module::{ModuleId, State, Target};
 use crate::sys::report::Report;
-use crate::sys::tools::{self, Run, Tool};
+use crate::sys::tools::{Run, Tool};
 use crate::tree::kernels::BuildDir;
 use crate::tree::transaction::Applied;
 
@@ -295,7 +294,7 @@ impl<'a> Engine<'a> {
         let Some((kernel, symbols)) = &self.kernel else {
             return Err(self.headers_missing().into());
         };
-        let cross = self.cross(item, kernel)?;
+        let cross = cross_build(session, item, target, kernel)?;
         let _lock = tree.lock_module(id, report)?;
         // Whoever held the lock may have done it for us.
         let anew = session.options.force || item.redo == Redo::Build;
@@ -320,27 +319,6 @@ impl<'a> Engine<'a> {
         }
         .run()
         .inspect_err(|error| attempts::keep_log(session, target, id, error, report))
-    }
-
-    /// How the item is built for another machine.
-    fn cross(&self, item: &Item, kernel: &BuildDir) -> Result<Option<Cross>> {
-        let (session, target) = (self.session, self.target);
-        let command = item.loaded.conf.make_command(&target.kernel);
-        let given = &session.options.kbuild;
-        let found = cross::find(kernel, target, &session.tree.arch, command, given, &tools::has_any);
-        found.map_err(|why| {
-            let target = target.clone();
-            match why {
-                NoCross::Headers(machine) => {
-                    let directory = kernel.path.display().to_string();
-                    Failure::HeadersOfOther { target, directory, machine: machine.to_owned() }.into()
-                }
-                NoCross::Compiler(prefix) => {
-                    let advice = session.distribution.cross_compiler_advice(prefix.trim_end_matches('-'));
-                    Failure::CompilerMissing { target, compiler: format!("{prefix}gcc"), advice }.into()
-                }
-            }
-        })
     }
 
     /// The installed versions of the dependencies that a new version of asks for a rebuild.

@@ -4,9 +4,11 @@
 use anyhow::{Error, Result};
 
 use super::session::Session;
+use crate::build::cross::{self, Cross, NoCross};
 use crate::failure::Failure;
 use crate::module::{ModuleId, State, Target};
-use crate::sys::files;
+use crate::sys::{files, tools};
+use crate::tree::kernels::BuildDir;
 use crate::tree::registered::Loaded;
 
 /// How far a module is to be brought.
@@ -111,4 +113,29 @@ pub(super) fn rebuilds(session: &Session, target: &Target, items: &[Item]) -> Re
 pub(super) fn headers_missing(session: &Session, target: &Target) -> Failure {
     let advice = session.distribution.headers_advice(&target.kernel);
     Failure::HeadersMissing { target: target.clone(), advice }
+}
+
+/// How an item is built for another machine; nothing for this one.
+pub(super) fn cross_build(
+    session: &Session,
+    item: &Item,
+    target: &Target,
+    kernel: &BuildDir,
+) -> Result<Option<Cross>> {
+    let command = item.loaded.conf.make_command(&target.kernel);
+    let given = &session.options.kbuild;
+    let found = cross::find(kernel, target, &session.tree.arch, command, given, &tools::has_any);
+    found.map_err(|why| {
+        let target = target.clone();
+        match why {
+            NoCross::Headers(machine) => {
+                let directory = kernel.path.display().to_string();
+                Failure::HeadersOfOther { target, directory, machine: machine.to_owned() }.into()
+            }
+            NoCross::Compiler(prefix) => {
+                let advice = session.distribution.cross_compiler_advice(prefix.trim_end_matches('-'));
+                Failure::CompilerMissing { target, compiler: format!("{prefix}gcc"), advice }.into()
+            }
+        }
+    })
 }
