@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::module::{ModuleId, Target};
 use crate::sys::files;
 use crate::sys::report::Report;
-use crate::sys::tools::{Run, Tool};
+use crate::sys::tools::{Ended, Run, Tool};
 use crate::tree::Tree;
 use crate::tree::kernels::BuildDir;
 use crate::tree::registered::Loaded;
@@ -103,16 +103,22 @@ impl Build<'_> {
             let kernel = (&self.target.kernel, kernel_dir.as_str());
             make::command_line(conf, kernel, switch, &build_dir, &cross, self.kernel.clang)
         };
-        let shown = line(&self.jobs.switch());
+        let variables = &self.loaded.variables;
+        let whole = line(&self.jobs.switch());
+        let shown = make::expanded(&whole, |name| variables.scalar(name));
         // A make of ours gets no -jN, which would make it leave the jobserver; every other program
         // brings its own parallelism, if any.
-        let ours = shown.starts_with("make ");
-        let quiet_jobs = if ours { line("") } else { shown.clone() };
+        let ours = whole.starts_with("make ");
+        let quiet_jobs = if ours { line("") } else { whole };
         // One of ours whose conf says -jN leaves the jobserver all the same.
         let permit = self.jobs.take(named_jobs(&quiet_jobs))?;
         let mut run = self.bash(&quiet_jobs)?;
         if ours {
             run = run.jobserver(self.jobs.client());
+        }
+        if self.kernel.clang {
+            // To the makes that the conf's command comes to further down.
+            run = run.env("LLVM", "1");
         }
         self.begin("Building module(s)", &shown);
         let ended = log.step("Building module(s)", &shown, run)?;
@@ -121,7 +127,7 @@ impl Build<'_> {
             self.report.out(" done.\n");
             return Ok(());
         }
-        self.report.out(format!("(bad exit status: {})\nFailed command:\n{shown}\n", ended.code()));
+        self.failed(&ended, &shown);
         let (log, first_error) = (log.path().display().to_string(), log.first_error(&ended));
         Err(Failure::BuildFailed { target: self.target.clone(), log, first_error }.into())
     }
@@ -142,7 +148,7 @@ impl Build<'_> {
             self.report.out(" done.\n");
             return Ok(());
         }
-        self.report.out(format!("(bad exit status: {})\nFailed command:\n{command}\n", ended.code()));
+        self.failed(&ended, &command);
         let (log, first_error) = (log.path().display().to_string(), log.first_error(&ended));
         Err(Failure::Script { name, code: ended.code(), log, first_error }.into())
     }
@@ -154,6 +160,11 @@ impl Build<'_> {
         } else {
             self.report.out(format!("{title}..."));
         }
+    }
+
+    /// The end of a step that failed.
+    fn failed(&self, ended: &Ended, command: &str) {
+        self.report.out(format!("(bad exit status: {})\nFailed command:\n{command}\n", ended.code()));
     }
 
     /// A command of the conf's, evaluated by a shell that knows the conf's variables, as single

@@ -76,7 +76,7 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
             .limit(build.limit);
         let ended = log.step(&format!("Applying patch {patch}"), &shown, run)?;
         if !ended.success() {
-            build.report.out(format!("(bad exit status: {})\nFailed command:\n{shown}\n", ended.code()));
+            build.failed(&ended, &shown);
             let (log, first_error) = (log.path().display().to_string(), log.first_error(&ended));
             return Err(Failure::PatchFailed { patch: patch.to_owned(), log, first_error }.into());
         }

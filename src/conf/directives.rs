@@ -257,8 +257,8 @@ fn warnings(from: &Directives, no_records: bool) -> Vec<String> {
 fn deprecated(from: &Directives, conf_path: &str) -> Vec<String> {
     const FEATURES: [(&str, &str); 6] = [
         ("MODULES_CONF", ""),
-        ("MODULES_CONF_ALIAS_TYPE", ""),
         ("MODULES_CONF_OBSOLETES", ""),
+        ("MODULES_CONF_ALIAS_TYPE", ""),
         ("MODULES_CONF_OBSOLETE_ONLY", ""),
         ("OBSOLETE_BY", ": use BUILD_EXCLUSIVE_KERNEL_MAX instead"),
         ("CLEAN", ""),

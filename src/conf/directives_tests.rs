@@ -105,7 +105,7 @@ fn records_go_by_index() {
 #[case::first_is_the_default("STRIP[0]=no\n", &[false, false, false])]
 #[case::own("STRIP[1]=no\n", &[true, false, true])]
 #[case::own_against_the_default("STRIP=(no yes)\n", &[false, true, false])]
-#[case::another_word("STRIP=maybe\n", &[true, true, true])]
+#[case::another_word("STRIP=(maybe never No)\n", &[true, false, false])]
 fn strip_is_yes_unless_told_otherwise(#[case] text: &str, #[case] want: &[bool]) {
     let text = format!("BUILT_MODULE_NAME=(a b c) DEST_MODULE_LOCATION=(/updates /updates /updates)\n{text}");
     let strips: Vec<bool> = conf(&text).records.iter().map(|record| record.strip).collect();

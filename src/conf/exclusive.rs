@@ -33,7 +33,9 @@ pub(super) const NAMES: [&str; 5] = [
 impl Exclusive {
     pub(super) fn read(from: &Directives, index: usize) -> Self {
         let [kernel, kernel_min, kernel_max, arch, config] = NAMES.map(|name| from.element(name, index));
-        Self { kernel, kernel_min, kernel_max, arch, config }
+        // dkms takes the older directive for the limit that is not set.
+        let obsolete_by = || from.scalar("OBSOLETE_BY").filter(|_| index == 0);
+        Self { kernel, kernel_min, kernel_max: kernel_max.or_else(obsolete_by), arch, config }
     }
 
     /// Whether nothing is constrained.
@@ -162,6 +164,27 @@ mod tests {
         assert_eq!(conf.excluded_records(&target(), &kernel_config()), want);
         assert_eq!(conf.is_excluded(&target(), &kernel_config()), want.iter().all(|excluded| *excluded));
         assert_eq!(conf.has_exclusive(), !settings.is_empty());
+    }
+
+    #[rstest]
+    #[case::later_kernel("6.2", None, false)]
+    #[case::this_series("6.1", None, true)]
+    #[case::limit_of_its_own("6.1", Some("6.2"), false)]
+    fn obsolete_by_stands_in_for_the_highest_version(
+        #[case] obsolete_by: &str,
+        #[case] max: Option<&str>,
+        #[case] excluded: bool,
+    ) {
+        let mut vars = Variables::new();
+        for (name, value) in
+            [("PACKAGE_NAME", "m"), ("PACKAGE_VERSION", "1"), ("DEST_MODULE_LOCATION", "/updates")]
+        {
+            vars.set(name, value);
+        }
+        vars.set("OBSOLETE_BY", obsolete_by);
+        max.into_iter().for_each(|max| vars.set("BUILD_EXCLUSIVE_KERNEL_MAX", max));
+        let conf = directives::read(&vars, "/x").unwrap();
+        assert_eq!(conf.is_excluded(&target(), &kernel_config()), excluded);
     }
 
     #[test]

@@ -57,6 +57,45 @@ pub fn command_line(
     }
 }
 
+/// A command with the variables in it that are known, as one can read and paste it. What else a
+/// shell would expand stays, and so does what is in single quotes.
+pub fn expanded<'a>(command: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
+    let mut out = String::with_capacity(command.len());
+    let (mut in_double, mut rest) = (false, command);
+    while let Some(at) = rest.find(['$', '\\', '\'', '"']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let taken = match rest.as_bytes() {
+            [b'\\', ..] => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            [b'\'', ..] if !in_double => rest[1..].find('\'').map_or(rest.len(), |end| end + 2),
+            [b'"', ..] => {
+                in_double = !in_double;
+                1
+            }
+            [b'$', ..] => {
+                let braced =
+                    rest.strip_prefix("${").and_then(|name| name.split_once('}')).map(|(name, _)| name);
+                let bare = &rest[1..1 + rest[1..].bytes().take_while(|b| is_in_name(*b)).count()];
+                let (name, length) = braced.map_or((bare, 1 + bare.len()), |name| (name, name.len() + 3));
+                if let Some(value) = value(name) {
+                    out.push_str(value);
+                    rest = &rest[length..];
+                    continue;
+                }
+                1
+            }
+            _ => 1,
+        };
+        out.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    out + rest
+}
+
+fn is_in_name(byte: u8) -> bool {
+    byte == b'_' || byte.is_ascii_alphanumeric()
+}
+
 /// What follows the word `make` that a command begins with; nothing if it begins otherwise or
 /// with a quoted make, which is how a conf asks for its command to be left as it is.
 pub fn after_make(command: &str) -> Option<&str> {
@@ -116,6 +155,19 @@ mod tests {
     #[case::carriage_return(&[("MAKE", 0, "a\r")], Some("a"))]
     fn make_command_is_chosen(#[case] settings: &[(&str, usize, &str)], #[case] want: Option<&str>) {
         assert_eq!(conf(settings).make_command(&kernel()), want);
+    }
+
+    #[rstest]
+    #[case::nothing("make all", "make all")]
+    #[case::both_forms("make -C ${dir} M=$dir/x", "make -C /d M=/d/x")]
+    #[case::in_double_quotes("make X=\"$dir '$dir'\"", "make X=\"/d '/d'\"")]
+    #[case::in_single_quotes("make X='$dir' $dir", "make X='$dir' /d")]
+    #[case::escaped("echo \\$dir \\\\$dir", "echo \\$dir \\\\/d")]
+    #[case::unknown("$(nproc) $nope ${dir:-x} $$ $dirs $", "$(nproc) $nope ${dir:-x} $$ $dirs $")]
+    #[case::cut_off("a '$dir", "a '$dir")]
+    #[case::ends_in_a_backslash("$dir\\", "/d\\")]
+    fn known_variables_are_shown(#[case] command: &str, #[case] want: &str) {
+        assert_eq!(expanded(command, |name| (name == "dir").then_some("/d")), want);
     }
 
     #[test]

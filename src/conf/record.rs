@@ -80,7 +80,7 @@ pub(super) fn read(from: &Directives, package_name: &str, problems: &mut Vec<Str
             built_location: built_location.unwrap_or_default(),
             dest_name,
             dest_location: dest_location.unwrap_or_default(),
-            strip: strip.as_deref() != Some("no"),
+            strip: !strip.is_some_and(|value| value.starts_with(['n', 'N'])),
             exclusive: Exclusive::read(from, index),
         });
     }
