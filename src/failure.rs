@@ -197,8 +197,16 @@ pub enum Failure {
         kernel: String,
         found: String,
     },
+    SameVersion {
+        path: String,
+        version: String,
+    },
     SameUnversioned {
         path: String,
+    },
+    /// OBSOLETE_BY of a module that is built all the same.
+    Obsolete {
+        by: String,
     },
     Depmod {
         kernel: String,
@@ -282,7 +290,7 @@ impl Case {
             OneKernelOnly | ExactlyOneKernel | AutoinstallSeveralKernels => 4,
             AllUnsupported | PatchMissing | PatchLeaves => 5,
             PatchFailed | BuiltFileMissing | KernelDirectoryMissing => 6,
-            NotNewer | SameUnversioned | InstallAborted | Depmod => 6,
+            NotNewer | SameVersion | SameUnversioned | Obsolete | InstallAborted | Depmod => 6,
             ResultMissing | NotLoadable => 7,
             BothOnly | BadConf | NoSource => 8,
             BuildFailed | CompilerMissing => 10,
@@ -464,6 +472,15 @@ impl fmt::Display for Failure {
             NotNewer { version, file, kernel, found } => write!(
                 f,
                 "Module version {version} for {file}\nis not newer than what is already found in kernel {kernel} ({found}).\n\
+                 You may override by specifying --force."
+            ),
+            SameVersion { path, version } => {
+                write!(f, "Module {path} already installed at version {version}, override by specifying --force")
+            }
+            Obsolete { by } => write!(
+                f,
+                "Module has been obsoleted due to being included in kernel {by}.\n\
+                 We will avoid installing for future kernels above {by}.\n\
                  You may override by specifying --force."
             ),
             SameUnversioned { path } => {

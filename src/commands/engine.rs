@@ -364,18 +364,8 @@ impl<'a> Engine<'a> {
             if !how.force && place.state() == State::Installed {
                 return Ok(None);
             }
-            place.install(&item.loaded.conf, how).inspect_err(|error| match error.downcast_ref() {
-                Some(failure @ Failure::NotNewer { .. }) => report.error(failure),
-                Some(failure @ Failure::SameUnversioned { .. }) => report.err(failure),
-                _ => {}
-            })
+            place.install(&item.loaded.conf, how)?
         };
-        let applied = applied.map_err(|error| match error.downcast_ref() {
-            Some(Failure::NotNewer { .. } | Failure::SameUnversioned { .. }) => {
-                Failure::InstallAborted.into()
-            }
-            _ => error,
-        })?;
         if let Some(script) = &scripts.post_install {
             let status = shown_script(session, report, &item.id, Some(self.target), "post_install", script);
             match status {

@@ -130,6 +130,9 @@ fn uninstall_one(
         }
         return Ok(());
     }
+    report.line(format_args!(
+        "Module {id} for kernel {target}:\nBefore uninstall, this module version was ACTIVE on this kernel."
+    ));
     let applied = {
         let _lock = session.tree.lock_module(id, report)?;
         place.uninstall(&loaded.conf)?

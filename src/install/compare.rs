@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How a version's installed files relate to those that were built. Changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::precedence::Precedence;
 use super::{Placement, same_module};
 use crate::conf::directives::ModuleConf;
 use crate::tree::kernels::find_module;
@@ -34,17 +35,33 @@ impl Files {
 
 impl Placement<'_> {
     /// The files of every record but for those that BUILD_EXCLUSIVE_* ruled out when the module
-    /// was built; of a version that is not `installed` only the built ones are looked for.
+    /// was built; of a version that is not `installed` only the built ones are looked for. Where
+    /// depmod is told to take a file from elsewhere, that is the installed one.
     pub fn files<'c>(&'c self, conf: &'c ModuleConf, installed: bool) -> impl Iterator<Item = Files> + 'c {
+        let precedence = match installed {
+            true => Precedence::read(self.tree, &self.target.kernel).unwrap_or_default(),
+            false => Precedence::default(),
+        };
         conf.records.iter().filter_map(move |record| {
             let built = self.built_file(&record.dest_name);
             if built.is_none() && self.was_left_out(&record.dest_name, conf) {
                 return None;
             }
             let directory = self.directory(&record.dest_location);
-            let installed = if installed { find_module(&directory, &record.dest_name) } else { None };
+            let found = || {
+                let told = self.told_to_take(&precedence, &record.dest_name);
+                told.or_else(|| find_module(&directory, &record.dest_name))
+            };
+            let installed = if installed { found() } else { None };
             Some(Files { name: record.dest_name.clone(), directory, built, installed })
         })
+    }
+
+    /// The file that depmod's configuration names for a module, whoever put it there.
+    fn told_to_take(&self, precedence: &Precedence, name: &str) -> Option<PathBuf> {
+        let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
+        let file = |directory: &Path| find_module(&kernel_dir.join(directory), name);
+        precedence.overridden(name, |directory| file(directory).is_some()).and_then(file)
     }
 
     /// Whether this version's files are all where they should be, and how they differ.

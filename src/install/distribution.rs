@@ -11,6 +11,8 @@ use crate::kernel::KernelRelease;
 pub enum Distribution {
     Debian,
     Ubuntu,
+    Fedora,
+    /// Red Hat Enterprise Linux and what is made of it: Fedora's customs and a stable kABI.
     RedHat,
     Suse,
     Arch,
@@ -30,7 +32,8 @@ impl Distribution {
             .find_map(|word| match word {
                 "debian" => Some(Self::Debian),
                 "ubuntu" => Some(Self::Ubuntu),
-                "fedora" | "rhel" | "centos" | "ovm" | "almalinux" | "rocky" => Some(Self::RedHat),
+                "rhel" | "centos" | "ovm" | "almalinux" | "rocky" => Some(Self::RedHat),
+                "fedora" => Some(Self::Fedora),
                 "arch" | "archlinux" => Some(Self::Arch),
                 word if word == "sles" || word.contains("suse") => Some(Self::Suse),
                 _ => None,
@@ -43,9 +46,17 @@ impl Distribution {
     pub fn destination(self, dest_module_location: &str) -> &str {
         match self {
             Self::Debian | Self::Ubuntu | Self::Arch => "/updates/dkms",
-            Self::RedHat => "/extra",
+            Self::Fedora | Self::RedHat => "/extra",
             Self::Suse => "/updates",
             Self::Other => dest_module_location,
+        }
+    }
+
+    /// The directory below a kernel's that nobody but dkms puts modules into.
+    pub fn own_directory(self) -> Option<&'static str> {
+        match self {
+            Self::Debian | Self::Ubuntu | Self::Arch => Some("updates/dkms"),
+            Self::Fedora | Self::RedHat | Self::Suse | Self::Other => None,
         }
     }
 
@@ -53,7 +64,7 @@ impl Distribution {
     pub fn destinations(self) -> Vec<PathBuf> {
         let names: &[&str] = match self {
             Self::Debian | Self::Ubuntu | Self::Arch => &["updates/dkms"],
-            Self::RedHat => &["extra"],
+            Self::Fedora | Self::RedHat => &["extra"],
             Self::Suse => &["updates"],
             Self::Other => &["updates", "extra", "kernel"],
         };
@@ -66,7 +77,7 @@ impl Distribution {
             Self::Debian | Self::Ubuntu => {
                 Some(format!("On this distribution: apt install linux-headers-{kernel}"))
             }
-            Self::RedHat => {
+            Self::Fedora | Self::RedHat => {
                 Some(format!("On this distribution: dnf install kernel-devel-uname-r == {kernel}"))
             }
             Self::Suse => kernel
@@ -89,7 +100,7 @@ impl Distribution {
         let command = match self {
             // Package names hold no underscores.
             Self::Debian | Self::Ubuntu => format!("apt install gcc-{}", toolchain.replace('_', "-")),
-            Self::RedHat => format!("dnf install gcc-{toolchain}"),
+            Self::Fedora | Self::RedHat => format!("dnf install gcc-{toolchain}"),
             Self::Suse => {
                 format!("zypper search cross-{}-gcc", toolchain.split('-').next().unwrap_or(toolchain))
             }
@@ -109,6 +120,8 @@ mod tests {
     #[case::debian("ID=debian\n", Distribution::Debian)]
     #[case::mint("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", Distribution::Ubuntu)]
     #[case::rocky("NAME=\"Rocky\"\nID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", Distribution::RedHat)]
+    #[case::rhel("ID=\"rhel\"\nID_LIKE=\"fedora\"\n", Distribution::RedHat)]
+    #[case::nobara("ID=nobara\nID_LIKE=\"fedora\"\n", Distribution::Fedora)]
     #[case::tumbleweed("ID=\"opensuse-tumbleweed\"\nID_LIKE=\"opensuse suse\"\n", Distribution::Suse)]
     #[case::manjaro("ID=manjaro\nID_LIKE=arch\n", Distribution::Arch)]
     #[case::gentoo("ID=gentoo\n", Distribution::Other)]

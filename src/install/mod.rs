@@ -3,9 +3,13 @@
 //! modules, `kernel-K-A` links, depmod. Never compiles.
 
 mod compare;
-pub mod distribution;
-mod sanity;
 pub use compare::{Comparison, Files};
+mod depmod;
+pub use depmod::{depmod, depmod_after_removal};
+pub mod distribution;
+mod originals;
+pub mod precedence;
+mod sanity;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,19 +18,20 @@ use anyhow::Result;
 use fs_err as fs;
 
 use crate::conf::directives::ModuleConf;
+use crate::conf::record::Record;
 use crate::failure::Failure;
-use crate::kernel::KernelRelease;
 use crate::module::{ModuleId, State, Target};
 use crate::module_file;
 use crate::sys::files;
 use crate::sys::report::Report;
-use crate::sys::tools::{Output, Run, Tool};
 use crate::tree::Tree;
 use crate::tree::kernels::find_module;
 use crate::tree::retained::Retained;
 use crate::tree::state::active_link_target;
 use crate::tree::transaction::{Applied, Recovered, Transaction, recover};
 use distribution::Distribution;
+use originals::Present;
+use precedence::Precedence;
 
 /// How much of two files is compared at a time.
 const PIECE: usize = 64 * 1024;
@@ -66,7 +71,8 @@ impl Placement<'_> {
 
     /// Swaps the built files into the install tree and marks the version as the active one;
     /// whatever version was active before is no longer. Files that stand in the way and are not
-    /// ours are kept as originals. The kernel's lock is taken for the swap alone.
+    /// ours are kept as originals. The kernel's lock is taken for the swap alone. What must not be
+    /// installed is told of here.
     pub fn install(&self, conf: &ModuleConf, how: How) -> Result<Applied> {
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
         if !kernel_dir.is_dir() {
@@ -75,10 +81,13 @@ impl Placement<'_> {
         }
         let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
         let retained = self.tree.retained(self.id.name(), self.target);
-        let mut ours = self.active_files()?;
+        let is_first = retained.is_none() && self.tree.active(self.id.name(), self.target).is_none();
+        let precedence = is_first.then(|| Precedence::read(self.tree, &self.target.kernel)).transpose()?;
+        let (files, mut ours) = (files::files_below(&kernel_dir), self.active_files());
         ours.extend(
             retained.iter().flat_map(|retained| &retained.files).filter(|file| file.exists()).cloned(),
         );
+        let present = Present { files, ours, precedence };
         let mut transaction = self.transaction("installing");
         let mut put = Vec::new();
         for record in &conf.records {
@@ -91,10 +100,17 @@ impl Placement<'_> {
             };
             let directory = self.directory(&record.dest_location);
             let place = directory.join(built.file_name().unwrap_or_default());
-            if !how.force {
-                sanity::check(self, &built, &record.dest_name, &ours, how)?;
+            if !how.force
+                && let Some(refusal) = sanity::check(self, conf, &built, &record.dest_name, &present, how)?
+            {
+                match refusal {
+                    Failure::NotNewer { .. } => self.report.error(refusal),
+                    Failure::Obsolete { .. } => self.report.err(format_args!("\n{refusal}")),
+                    _ => self.report.err(refusal),
+                }
+                return Err(Failure::InstallAborted.into());
             }
-            self.archive_original(&mut transaction, &directory, &record.dest_name, &ours)?;
+            self.archive_originals(&mut transaction, &directory, &record.dest_name, &present)?;
             self.report.line(format_args!("Installing {}", place.display()));
             if how.links {
                 transaction.put_link(&place, &built);
@@ -104,7 +120,7 @@ impl Placement<'_> {
             put.push(place);
         }
         // What another version, or another compression of this one, had elsewhere.
-        for old in ours.iter().filter(|old| !put.contains(old)) {
+        for old in present.ours.iter().filter(|old| !put.contains(old)) {
             transaction.take(old);
         }
         if retained.is_some() {
@@ -122,7 +138,7 @@ impl Placement<'_> {
     pub fn retain(&self) -> Result<Applied> {
         let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
         let (id, target) = (self.id.clone(), self.target.clone());
-        let retained = Retained { id, target, files: self.active_files()? };
+        let retained = Retained { id, target, files: self.active_files() };
         self.report.line(format_args!("Module {} for kernel {}:", self.id, self.target));
         let mut transaction = self.transaction("retaining");
         for file in &retained.files {
@@ -148,38 +164,48 @@ impl Placement<'_> {
                 transaction.take(file);
             }
             if let Some(name) = file.file_name().and_then(|name| module_file::stem(name.to_str()?)) {
-                self.restore_original(&mut transaction, name)?;
+                self.restore_originals(&mut transaction, name, Some(file))?;
             }
         }
         transaction.take(&self.tree.retained_record(self.id.name(), self.target));
         transaction.apply()
     }
 
+    /// Where the files of this version are installed, or were if they are gone.
+    pub fn places(&self, conf: &ModuleConf) -> Vec<PathBuf> {
+        let place = |record: &Record| {
+            let directory = self.directory(&record.dest_location);
+            let meant = || Some(directory.join(self.built_file(&record.dest_name)?.file_name()?));
+            find_module(&directory, &record.dest_name).or_else(meant)
+        };
+        conf.records.iter().filter_map(place).collect()
+    }
+
     /// Takes the active version's files out of the install tree and puts originals back. The
-    /// caller has made sure that this version is the active one.
+    /// caller has made sure that this version is the active one, and has said that it goes.
     pub fn uninstall(&self, conf: &ModuleConf) -> Result<Applied> {
         let _lock = self.tree.lock_kernel(&self.target.kernel, self.report)?;
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
-        self.report.line(format_args!(
-            "Module {} for kernel {}:\nBefore uninstall, this module version was ACTIVE on this kernel.",
-            self.id, self.target
-        ));
         let mut transaction = self.transaction("uninstalling");
         for record in &conf.records {
-            let directory = self.directory(&record.dest_location);
-            let Some(place) = find_module(&directory, &record.dest_name) else {
-                if self.built_file(&record.dest_name).is_some() {
-                    self.report.line(format_args!(
-                        "Module {}.ko was not found within {}/",
-                        record.dest_name,
-                        kernel_dir.display()
-                    ));
-                }
-                continue;
-            };
-            self.report.line(format_args!("Deleting {}", place.display()));
-            transaction.take(&place);
-            self.restore_original(&mut transaction, &record.dest_name)?;
+            let mut place = find_module(&self.directory(&record.dest_location), &record.dest_name);
+            let built_dir = self.tree.built_dir(self.id, self.target);
+            if let Some(other) = place.take_if(|place| self.is_from(&built_dir, place) == Some(false)) {
+                self.report.line(format_args!(
+                    "Leaving {}, which is not the module that was built",
+                    other.display()
+                ));
+            } else if let Some(place) = &place {
+                self.report.line(format_args!("Deleting {}", place.display()));
+                transaction.take(place);
+            } else if self.built_file(&record.dest_name).is_some() {
+                self.report.line(format_args!(
+                    "Module {}.ko was not found within {}/",
+                    record.dest_name,
+                    kernel_dir.display()
+                ));
+            }
+            self.restore_originals(&mut transaction, &record.dest_name, place.as_deref())?;
         }
         transaction.take(&self.tree.active_link(self.id.name(), self.target));
         transaction.apply()
@@ -192,8 +218,7 @@ impl Placement<'_> {
         for record in &conf.records {
             files::remove_empty_up_to(&self.directory(&record.dest_location), &kernel_dir);
         }
-        let module_dir = self.tree.module_dir(self.id.name());
-        files::remove_empty_up_to(&self.tree.originals_dir(self.id.name(), self.target), &module_dir);
+        self.tidy_originals();
     }
 
     /// The module has files, but none for this record: BUILD_EXCLUSIVE_* ruled it out when the
@@ -209,80 +234,26 @@ impl Placement<'_> {
         Transaction::new(self.tree, what, Some(&self.target.kernel))
     }
 
-    /// The installed files of whatever version of this module is active: those with the names of
-    /// its built files, where this distribution has us install them. Elsewhere, where packages of
-    /// others put modules and the kernel its own, only the same content is ours.
-    fn active_files(&self) -> Result<Vec<PathBuf>> {
-        let Some(active) = self.tree.active(self.id.name(), self.target) else { return Ok(Vec::new()) };
+    /// The installed files of whatever version of this module is active.
+    fn active_files(&self) -> Vec<PathBuf> {
+        let Some(active) = self.tree.active(self.id.name(), self.target) else { return Vec::new() };
         let built_dir = self.tree.built_dir(&active, self.target);
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
-        let is_ours = |path: &PathBuf| {
-            let built = path
-                .file_name()
-                .and_then(|name| module_file::stem(name.to_str()?))
-                .and_then(|stem| find_module(&built_dir, stem));
-            let in_place = match self.distribution.destination("") {
-                "" => !path.starts_with(kernel_dir.join("kernel")),
-                place => path.parent() == Some(&*kernel_dir.join(place.trim_matches('/'))),
-            };
-            built.is_some_and(|built| in_place || same_module(&built, path))
-        };
         let below = self.distribution.destinations().into_iter().map(|location| kernel_dir.join(location));
-        Ok(below.flat_map(|directory| files::files_below(&directory)).filter(is_ours).collect())
+        let files = below.flat_map(|directory| files::files_below(&directory));
+        files.filter(|path| self.is_from(&built_dir, path) == Some(true)).collect()
     }
 
-    /// Keeps a file that stands where ours goes and is not ours.
-    fn archive_original(
-        &self,
-        transaction: &mut Transaction,
-        directory: &Path,
-        name: &str,
-        ours: &[PathBuf],
-    ) -> Result<()> {
-        let Some(found) = find_module(directory, name).filter(|found| !ours.contains(found)) else {
-            return Ok(());
-        };
-        let originals = self.tree.originals_dir(self.id.name(), self.target);
-        self.report
-            .line(format_args!("Found pre-existing {}, archiving for uninstallation", found.display()));
-        let file_name = found.file_name().unwrap_or_default();
-        if find_module(&originals, name).is_none() {
-            transaction.put_file(&originals.join(file_name), fs::read(&found)?, 0o644);
-            let mut origin = file_name.to_os_string();
-            origin.push(".origin");
-            transaction.put_file(
-                &originals.join(origin),
-                format!("{}\n", found.display()).into_bytes(),
-                0o644,
-            );
-        }
-        transaction.take(&found);
-        Ok(())
-    }
-
-    fn restore_original(&self, transaction: &mut Transaction, name: &str) -> Result<()> {
-        let originals = self.tree.originals_dir(self.id.name(), self.target);
-        let Some(original) = find_module(&originals, name) else { return Ok(()) };
-        let mut origin = original.clone().into_os_string();
-        origin.push(".origin");
-        let origin = PathBuf::from(origin);
-        let Some(place) = files::read_if_there(&origin)? else { return Ok(()) };
-        let place = PathBuf::from(place.trim());
-        // The note is a file that others can write, and what it names is written as root.
-        if !place.starts_with(self.tree.kernel_dir(&self.target.kernel))
-            || place.components().any(|part| part == std::path::Component::ParentDir)
-        {
-            self.report.warning(format_args!(
-                "{} names a place outside the kernel's tree, ignoring it",
-                origin.display()
-            ));
-            return Ok(());
-        }
-        self.report.line(format_args!("Restoring archived original module {}", place.display()));
-        transaction.put_file(&place, fs::read(&original)?, 0o644);
-        transaction.take(&original);
-        transaction.take(&origin);
-        Ok(())
+    /// Whether an installed file is from the files kept in a directory; nothing if that has none of
+    /// the name. Where the packages of others put modules too, and the kernel its own, a file is ours
+    /// if it has the same content or at least comes of the same source.
+    fn is_from(&self, built_dir: &Path, path: &Path) -> Option<bool> {
+        let built = find_module(built_dir, module_file::stem(path.file_name()?.to_str()?)?)?;
+        let alone = self.distribution.own_directory().map(|own| {
+            let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
+            path.parent() == Some(&*kernel_dir.join(own))
+        });
+        Some(alone == Some(true) || same_module(&built, path) || same_source(&built, path))
     }
 
     /// The module's state for this target.
@@ -308,6 +279,13 @@ pub fn same_module(a: &Path, b: &Path) -> bool {
     matches!((module_file::unpacked(&a), module_file::unpacked(&b)), (Ok(a), Ok(b)) if a == b)
 }
 
+/// Whether two modules are built of the same source, as far as they say so (`srcversion`): one may
+/// have been signed, or built again.
+fn same_source(a: &Path, b: &Path) -> bool {
+    let source = |path| Some(sanity::info(path).ok()??.get("srcversion")?.to_owned());
+    source(a).is_some_and(|source_of_a| source(b) == Some(source_of_a))
+}
+
 /// Compares two files piece by piece: whole, large modules do not fit the caches, and `status`
 /// looks at every one of them.
 fn same_bytes(a: &Path, b: &Path) -> std::io::Result<bool> {
@@ -322,66 +300,6 @@ fn same_bytes(a: &Path, b: &Path) -> std::io::Result<bool> {
         a.consume(length);
         b.consume(length);
     }
-}
-
-/// Makes a kernel's module indexes anew and says so. The kernel's lock must be held.
-pub fn depmod(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()> {
-    let mut run = Run::new(Tool::Depmod)?;
-    // depmod wants the directory above lib/modules (depmod(8), -b).
-    if tree.install != tree.path("/lib/modules")
-        && let Some(base) = tree.install.to_string_lossy().strip_suffix("/lib/modules")
-    {
-        run = run.arg("-b").arg(base);
-    }
-    let run = run.arg("-a").arg(kernel);
-    if report.is_verbose() {
-        report.line(run.pasteable());
-    } else {
-        report.out("Running depmod...");
-    }
-    let shown = run.pasteable();
-    let ended = run.end(Output::Merged)?;
-    if ended.success() {
-        report.out(" done.\n");
-        return Ok(());
-    }
-    report.out(format!("(bad exit status: {})\nFailed command:\n{shown}\n", ended.code()));
-    let said = String::from_utf8_lossy(&ended.output).trim_end().to_owned();
-    if !said.is_empty() {
-        report.err(said);
-    }
-    Err(Failure::Depmod { kernel: kernel.to_string() }.into())
-}
-
-/// What depmod makes (depmod(8), modules.dep(5)) and nobody's package owns.
-const INDEXES: [&str; 12] = [
-    "modules.alias",
-    "modules.alias.bin",
-    "modules.builtin.alias.bin",
-    "modules.builtin.bin",
-    "modules.dep",
-    "modules.dep.bin",
-    "modules.devname",
-    "modules.softdep",
-    "modules.symbols",
-    "modules.symbols.bin",
-    "modules.weakdep",
-    "modules.builtin.modinfo.alias.bin",
-];
-
-/// Makes a kernel's module indexes anew after modules went. A directory that holds nothing but
-/// indexes is one that we made, or whose package is gone: it goes as a whole.
-pub fn depmod_after_removal(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()> {
-    let kernel_dir = tree.kernel_dir(kernel);
-    let left = || fs::read_dir(&kernel_dir).into_iter().flatten().flatten();
-    let is_index = |name: &std::ffi::OsStr| INDEXES.iter().any(|index| name == *index);
-    if left().any(|entry| !is_index(&entry.file_name())) {
-        return depmod(tree, kernel, report);
-    }
-    left().try_for_each(|entry| files::remove(&entry.path()))?;
-    files::remove_empty_below(&kernel_dir);
-    report.line("Running depmod... done.");
-    Ok(())
 }
 
 /// Finishes what interrupted runs left half done, and says so. What cannot be finished is told of
