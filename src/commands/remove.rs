@@ -13,6 +13,7 @@ use super::select::registered;
 use super::session::Session;
 use crate::cli::{ModuleArg, TargetArgs};
 use crate::failure::Failure;
+use crate::install::weak::{self, Change};
 use crate::install::{Placement, depmod};
 use crate::module::{ModuleId, State, Target};
 use crate::sys::files;
@@ -133,9 +134,16 @@ fn uninstall_one(
     report.line(format_args!(
         "Module {id} for kernel {target}:\nBefore uninstall, this module version was ACTIVE on this kernel."
     ));
+    let announce = |change| {
+        if !loaded.conf.no_weak_modules {
+            let files = place.places(&loaded.conf);
+            weak::announce(session.distribution, &target.kernel, &files, change, report);
+        }
+    };
+    announce(Change::Leaving);
     let applied = {
         let _lock = session.tree.lock_module(id, report)?;
-        place.uninstall(&loaded.conf)?
+        place.uninstall(&loaded.conf).inspect_err(|_| announce(Change::Added))?
     };
     if let Some(script) = &loaded.conf.scripts.post_remove {
         match shown_script(session, report, id, Some(target), "post_remove", script) {
@@ -151,6 +159,7 @@ fn uninstall_one(
             .and_then(|_lock| depmod(&session.tree, &target.kernel, report));
         if let Err(error) = indexed {
             applied.undo()?;
+            announce(Change::Added);
             return Err(error);
         }
     }

@@ -3,6 +3,7 @@
 //! one depmod, at most one initramfs, one verdict.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Error, Result};
 
@@ -14,6 +15,8 @@ use super::post_transaction::post_transaction;
 use super::session::Session;
 use crate::gate::{self, Outcome};
 use crate::initramfs;
+use crate::install::Placement;
+use crate::install::weak::{self, Change};
 use crate::module::{ModuleId, Target};
 
 /// Who makes the initramfs after modules have changed.
@@ -61,6 +64,7 @@ pub(super) fn run(
     let changed = |done: &Done| matches!(done, Done::Installed);
     let mut trouble = None;
     if modules.iter().any(|(_, done)| changed(done)) {
+        link_weakly(session, target, items, &modules);
         engine.load_installed(&modules);
         let remake = items.iter().zip(&modules).any(|(item, (id, done))| {
             let is_critical = critical.iter().any(|critical| critical.name == id.name());
@@ -90,6 +94,21 @@ pub(super) fn run(
     }
     let gate = gate.settle(&target.kernel, &critical, &image, &failures, before)?;
     Ok(RunResult { modules, gate, trouble })
+}
+
+/// Lets other kernels with the same kABI have the modules that were installed, all at once.
+fn link_weakly(session: &Session, target: &Target, items: &[Item], modules: &[(ModuleId, Done)]) {
+    let (tree, report, distribution) = (&session.tree, &session.report, session.distribution);
+    let files: Vec<PathBuf> = items
+        .iter()
+        .zip(modules)
+        .filter(|(item, (_, done))| matches!(done, Done::Installed) && !item.loaded.conf.no_weak_modules)
+        .flat_map(|(item, _)| {
+            let place = Placement { tree, report, distribution, id: &item.id, target };
+            place.places(&item.loaded.conf)
+        })
+        .collect();
+    weak::announce(distribution, &target.kernel, &files, Change::Added, report);
 }
 
 /// The newest registered version of every module, by name.

@@ -10,6 +10,7 @@ pub mod distribution;
 mod originals;
 pub mod precedence;
 mod sanity;
+pub mod weak;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

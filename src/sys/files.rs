@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files and directories: durable atomic writes, copies and removals that follow no links.
 
+use std::fs::FileType;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -187,6 +188,15 @@ pub fn remove_empty_below(directory: &Path) {
 
 /// Every regular file below a directory, links not followed, in no particular order.
 pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    below(directory, |kind| kind.is_file())
+}
+
+/// Every symbolic link below a directory, in no particular order.
+pub fn links_below(directory: &Path) -> Vec<PathBuf> {
+    below(directory, |kind| kind.is_symlink())
+}
+
+fn below(directory: &Path, wanted: impl Fn(FileType) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
@@ -194,7 +204,7 @@ pub fn files_below(directory: &Path) -> Vec<PathBuf> {
         for entry in entries.flatten() {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => open.push(entry.path()),
-                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                Ok(kind) if wanted(kind) => found.push(entry.path()),
                 _ => {}
             }
         }

@@ -3,7 +3,7 @@
 //! group of its own (so that it can be ended whole; but see [`Run::foreground`]) and none of
 //! make's variables unless the caller hands it our jobserver.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 #[allow(clippy::disallowed_types)]
@@ -54,6 +54,8 @@ pub enum Tool {
     UpdateGrub,
     UpdateInitramfs,
     UpdateSecurebootPolicy,
+    WeakModules,
+    WeakModules2,
 }
 
 impl Tool {
@@ -77,32 +79,43 @@ impl Tool {
             Self::UpdateGrub => "update-grub",
             Self::UpdateInitramfs => "update-initramfs",
             Self::UpdateSecurebootPolicy => "update-secureboot-policy",
+            Self::WeakModules => "weak-modules",
+            Self::WeakModules2 => "weak-modules2",
         }
     }
 
     /// The package that brings it, as most distributions call it.
     fn package(self) -> &'static str {
         match self {
-            Self::Depmod | Self::Modprobe => "kmod",
+            Self::Depmod | Self::Modprobe | Self::WeakModules => "kmod",
             Self::GrubMkconfig | Self::UpdateGrub => "grub2-common",
             Self::KernelInstall => "systemd",
             Self::Kmodsign => "sbsigntool",
             Self::Strip => "binutils",
             Self::UpdateInitramfs => "initramfs-tools",
             Self::UpdateSecurebootPolicy => "shim-signed",
+            Self::WeakModules2 => "suse-module-tools",
             other => other.name(),
         }
     }
 
     /// Where the program is, if it is installed.
     pub fn find(self) -> Option<PathBuf> {
-        find(self.name())
+        match self {
+            // Nobody is meant to type it.
+            Self::WeakModules2 => find_in("/usr/lib/module-init-tools", self.name()),
+            _ => find(self.name()),
+        }
     }
 }
 
 /// Where a program is that is no [`Tool`], because a configuration or another machine names it.
 pub fn find(name: &str) -> Option<PathBuf> {
-    PATH.split(':').map(|directory| Path::new(directory).join(name)).find(|path| path.is_file())
+    find_in(PATH, name)
+}
+
+fn find_in(directories: &str, name: &str) -> Option<PathBuf> {
+    directories.split(':').map(|directory| Path::new(directory).join(name)).find(|path| path.is_file())
 }
 
 /// Whether there is a program whose name begins like this.
@@ -247,6 +260,14 @@ impl Run {
     pub fn input(mut self, file: File) -> Self {
         self.command.stdin(file.into_parts().0);
         self
+    }
+
+    /// What the program reads from standard input.
+    pub fn text(self, text: &str) -> Result<Self> {
+        let named = || format!("passing text to {}", self.name);
+        let mut file = tempfile::tempfile().with_context(named)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).with_context(named)?;
+        Ok(self.input(File::from_parts(file, "standard input")))
     }
 
     /// Ends the program and its children when it runs longer.
@@ -395,6 +416,13 @@ mod tests {
         assert_eq!((ended.output.as_slice(), ended.errors.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
         let ended = bash("echo a; echo b >&2; echo c").end(Output::Merged).unwrap();
         assert_eq!(ended.output, b"a\nb\nc\n");
+    }
+
+    #[test]
+    fn text_is_what_a_program_reads() {
+        let ended =
+            bash("cat; read more || echo end").text("one\ntwo\n").unwrap().end(Output::Apart).unwrap();
+        assert_eq!(ended.output, b"one\ntwo\nend\n");
     }
 
     #[test]

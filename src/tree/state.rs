@@ -2,7 +2,8 @@
 //! What is registered and how far each module has come, read from the tree's directories and
 //! links as dkms keeps them. Changes nothing.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use fs_err as fs;
@@ -10,6 +11,7 @@ use fs_err as fs;
 use super::Tree;
 use crate::kernel::{KernelRelease, compare_versions};
 use crate::module::{Arch, ModuleId, State, Target};
+use crate::module_file::stem;
 use crate::sys::files;
 
 impl Tree {
@@ -83,22 +85,32 @@ impl Tree {
         ModuleId::new(name, version).ok().filter(|id| points_to == active_link_target(id, target))
     }
 
-    /// Kernels that other kernels' weak-updates were linked from: `kernel-K-A` links that point to
-    /// another kernel's files.
+    /// The kernels whose weak-updates have links to all files of this module that are installed for
+    /// another kernel, with that one.
     pub fn weak_links(&self, id: &ModuleId) -> Vec<(Target, KernelRelease)> {
         let mut found = Vec::new();
-        for name in files::names(&self.module_dir(id.name())).unwrap_or_default() {
-            let Some(rest) = name.strip_prefix("kernel-") else { continue };
-            let Ok(points_to) = fs::read_link(self.module_dir(id.name()).join(&name)) else { continue };
-            let parts: Vec<&str> = points_to.iter().filter_map(|part| part.to_str()).collect();
-            let &[version, origin, arch] = parts.as_slice() else { continue };
-            let kernel = rest.strip_suffix(arch).and_then(|kernel| kernel.strip_suffix('-'));
-            if let (true, Some(kernel)) = (version == id.version(), kernel)
-                && kernel != origin
-                && let (Ok(kernel), Ok(origin), Ok(arch)) =
-                    (kernel.parse(), origin.parse::<KernelRelease>(), Arch::new(arch))
-            {
-                found.push((Target { kernel, arch }, origin));
+        let others = self.installed_kernels().unwrap_or_default();
+        for origin in self.targets(id).into_iter().filter(|origin| self.state(id, origin) == State::Installed)
+        {
+            let names = files::names(&self.built_dir(id, &origin)).unwrap_or_default();
+            let modules: BTreeSet<&str> = names.iter().filter_map(|name| stem(name)).collect();
+            let Ok(home) = fs::canonicalize(self.kernel_dir(&origin.kernel)) else { continue };
+            for kernel in others.iter().filter(|kernel| **kernel != origin.kernel) {
+                let links = files::links_below(&self.kernel_dir(kernel).join("weak-updates"));
+                let leads_home =
+                    |link: &&PathBuf| fs::canonicalize(link).is_ok_and(|path| path.starts_with(&home));
+                let linked: BTreeSet<&str> = links
+                    .iter()
+                    .filter(leads_home)
+                    .filter_map(|link| stem(link.file_name()?.to_str()?))
+                    .collect();
+                let target = Target { kernel: kernel.clone(), arch: origin.arch.clone() };
+                if !modules.is_empty()
+                    && modules.is_subset(&linked)
+                    && self.state(id, &target) != State::Installed
+                {
+                    found.push((target, origin.kernel.clone()));
+                }
             }
         }
         found
