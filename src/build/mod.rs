@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::conf::compressors::Compressors;
 use crate::conf::make;
 use crate::failure::Failure;
 use crate::module::{ModuleId, Target};
@@ -49,6 +50,7 @@ pub struct Build<'a> {
     pub symbols: &'a KernelSymbols,
     /// Without one modules stay unsigned.
     pub signer: Option<&'a Signer>,
+    pub compressors: &'a Compressors,
     /// The installed dependencies whose new versions ask for a rebuild (BUILD_DEPENDS_REBUILD), with
     /// the versions that are built against; kept beside the files as `.dep_NAME`.
     pub built_against: &'a [(String, String)],

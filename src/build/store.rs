@@ -68,7 +68,7 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
         }
         // The signature has to be the last thing in the image: it is compressed along.
         let name = format!("{}.ko{}", product.name, compression.suffix());
-        fs::write(modules.join(name), compression.compress(image)?)?;
+        fs::write(modules.join(name), compression.compress(image, build.compressors)?)?;
     }
     let symbols = build_dir.join("Module.symvers");
     if symbols.is_file() {

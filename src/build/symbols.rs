@@ -237,7 +237,8 @@ mod tests {
     #[rstest]
     #[case::installed(|machine: &Machine| machine.write(
         "/lib/modules/6.1-1/extra/other.ko.gz",
-        &crate::module_file::Compression::Gzip.compress(Made::new("other").exports("other_do", 5).build()).unwrap(),
+        &crate::module_file::Compression::Gzip
+            .compress(Made::new("other").exports("other_do", 5).build(), &crate::conf::compressors::Compressors::default()).unwrap(),
     ), true)]
     #[case::built(|machine: &Machine| machine.kept("6.1-1", "0x00000005\tother_do\t/x/other\tEXPORT_SYMBOL\t\n"), true)]
     #[case::built_with_another_version(

@@ -313,6 +313,7 @@ impl<'a> Engine<'a> {
             kernel,
             symbols,
             signer: self.signer.as_ref(),
+            compressors: &session.framework.compressors,
             built_against: &self.built_against(item),
             cross: cross.as_ref(),
             variables: &session.environment(id, Some(target)),

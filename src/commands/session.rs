@@ -93,9 +93,7 @@ impl Session {
         for (name, value) in &self.options.directives {
             self.report.line(format_args!("DIRECTIVE: {name}=\"{value}\""));
         }
-        for name in &self.framework.ignored {
-            self.report.warning(format_args!("framework.conf sets {name}, which has no effect yet"));
-        }
+        self.framework.about_compressors.iter().for_each(|warning| self.report.warning(warning));
         if !nix::unistd::geteuid().is_root() {
             return Err(Failure::NotRoot.into());
         }

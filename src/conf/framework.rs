@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! framework.conf and framework.conf.d: the typed settings of the framework (dkms(8),
 //! "framework.conf"). The files are shell and go through the same evaluators as a dkms.conf.
+//! `continue_on_error` is known and means nothing: a run always goes on past a module that fails.
 
 use super::Variables;
+use super::compressors::{self, Compressors};
 
 /// The variables that a framework.conf may set; dkms(8) explains them all, and bash is asked for no
 /// others.
@@ -27,10 +29,6 @@ pub const NAMES: &[&str] = &[
     "try_sign_modules",
     "continue_on_error",
 ];
-
-/// The compressors' options are not passed on. (`continue_on_error` needs no word: a run always
-/// goes on past a module that fails.)
-const IGNORED: [&str; 3] = ["compress_gzip_opts", "compress_xz_opts", "compress_zstd_opts"];
 
 /// When modules are signed (`try_sign_modules`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,8 +66,10 @@ pub struct Framework {
     /// Late. Without it `mok.pub` in the dkms tree.
     pub mok_certificate: Option<String>,
     pub try_sign_modules: Signing,
-    /// The settings that are there and have no effect.
-    pub ignored: Vec<&'static str>,
+    /// How modules are compressed where the kernel's are.
+    pub compressors: Compressors,
+    /// What of the compressors' options has no effect, as warnings for those who build.
+    pub about_compressors: Vec<String>,
     /// What could not be made sense of, as warnings; the default stands in for it.
     pub warnings: Vec<String>,
 }
@@ -108,6 +108,16 @@ impl Framework {
                 Signing::NotInChroot
             }
         };
+        let (mut compressors, mut about_compressors) = (Compressors::default(), Vec::new());
+        if let Some(options) = text("compress_gzip_opts") {
+            compressors.gzip = compressors::gzip(&options, &mut about_compressors);
+        }
+        if let Some(options) = text("compress_xz_opts") {
+            compressors.xz = compressors::xz(&options, &mut about_compressors);
+        }
+        if let Some(options) = text("compress_zstd_opts") {
+            compressors.zstd = compressors::zstd(&options, &mut about_compressors);
+        }
         Self {
             source_tree: directory("source_tree", "/usr/src"),
             dkms_tree: directory("dkms_tree", "/var/lib/dkms"),
@@ -124,7 +134,8 @@ impl Framework {
             mok_signing_key: text("mok_signing_key"),
             mok_certificate: text("mok_certificate"),
             try_sign_modules,
-            ignored: IGNORED.into_iter().filter(|name| text(name).is_some()).collect(),
+            compressors,
+            about_compressors,
             warnings,
         }
     }
@@ -197,9 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_effect_is_told() {
-        let framework = read(&[("compress_xz_opts", "-9"), ("compress_gzip_opts", ""), ("verbose", "1")]);
-        assert_eq!(framework.ignored, ["compress_xz_opts"]);
+    fn options_of_compressors_are_settings_and_what_has_no_effect_is_told() {
+        let framework = read(&[("compress_xz_opts", "-9 --x86"), ("compress_gzip_opts", "")]);
+        assert_eq!((framework.compressors.xz.preset, framework.compressors.gzip), (9, 6));
+        assert_eq!(framework.about_compressors.len(), 1);
+        assert_eq!(Framework::default().compressors, Compressors::default());
     }
 
     #[rstest]

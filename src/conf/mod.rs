@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub mod compressors;
 pub mod directives;
 pub mod ere;
 pub mod exclusive;

@@ -124,6 +124,7 @@ fn loaded<'a>(elf: &File<'a>) -> Result<BTreeMap<Name<'a>, Loaded<'a>>> {
 mod tests {
     use super::super::{Compression, tests::module};
     use super::*;
+    use crate::conf::compressors::Compressors;
     use object::write::{self, Symbol, SymbolSection};
     use object::{SectionKind, SymbolFlags, SymbolKind, SymbolScope};
     use rstest::rstest;
@@ -217,9 +218,13 @@ mod tests {
         let plain = module(b"name=foo\0");
         let signature = [b"abc".as_slice(), &[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 3]].concat();
         let signed = [plain.as_slice(), &signature, b"~Module signature appended~\n"].concat();
-        assert!(same_code(&plain, &Compression::Xz.compress(signed).unwrap()).unwrap());
+        assert!(
+            same_code(&plain, &Compression::Xz.compress(signed, &Compressors::default()).unwrap()).unwrap()
+        );
         let other = module(b"name=bar\0");
-        assert!(!same_code(&Compression::Zstd.compress(plain).unwrap(), &other).unwrap());
+        assert!(
+            !same_code(&Compression::Zstd.compress(plain, &Compressors::default()).unwrap(), &other).unwrap()
+        );
     }
 
     #[rstest]

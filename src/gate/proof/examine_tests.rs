@@ -5,6 +5,7 @@ use fs_err as fs;
 use rstest::rstest;
 
 use super::*;
+use crate::conf::compressors::Compressors;
 use crate::module_file::fixture::Made;
 
 /// A root with the kernel 6.1-1.
@@ -252,7 +253,7 @@ fn other_lists_do_as_well(#[case] path: &str, #[case] content: &[u8]) {
 }
 
 fn gzip(text: &str) -> Vec<u8> {
-    Compression::Gzip.compress(text.as_bytes().to_vec()).unwrap()
+    Compression::Gzip.compress(text.as_bytes().to_vec(), &Compressors::default()).unwrap()
 }
 
 #[test]
@@ -298,10 +299,11 @@ fn a_wish_for_a_module_that_is_not_there_is_a_warning() {
 fn a_compression_that_works_is_no_matter(#[case] of_own: Option<Compression>, #[case] config: &str) {
     let machine = Machine::new().with("build/.config", format!("{CONFIG}{config}").as_bytes());
     let machine = match of_own {
-        Some(compression) => machine.with("kernel/own.ko", &compression.compress(own().build()).unwrap()),
+        Some(compression) => machine
+            .with("kernel/own.ko", &compression.compress(own().build(), &Compressors::default()).unwrap()),
         None => machine,
     };
-    let foo = Compression::Xz.compress(made("foo").build()).unwrap();
+    let foo = Compression::Xz.compress(made("foo").build(), &Compressors::default()).unwrap();
     machine.with("updates/foo.ko.xz", &foo).depends("updates/foo.ko.xz", "").expect_fine("foo");
 }
 
