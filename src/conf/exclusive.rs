@@ -15,6 +15,8 @@ pub struct Exclusive {
     pub kernel_min: Option<String>,
     /// The highest version; what continues it ("4.12-rc1" for "4.12") is above it.
     pub kernel_max: Option<String>,
+    /// OBSOLETE_BY, which dkms takes for the highest version if that is not set.
+    pub obsolete_by: Option<String>,
     /// An extended regular expression on the architecture.
     pub arch: Option<String>,
     /// Symbols that have to be enabled, or with `!` before them not to be.
@@ -33,9 +35,8 @@ pub(super) const NAMES: [&str; 5] = [
 impl Exclusive {
     pub(super) fn read(from: &Directives, index: usize) -> Self {
         let [kernel, kernel_min, kernel_max, arch, config] = NAMES.map(|name| from.element(name, index));
-        // dkms takes the older directive for the limit that is not set.
-        let obsolete_by = || from.scalar("OBSOLETE_BY").filter(|_| index == 0);
-        Self { kernel, kernel_min, kernel_max: kernel_max.or_else(obsolete_by), arch, config }
+        let obsolete_by = from.scalar("OBSOLETE_BY").filter(|_| index == 0 && kernel_max.is_none());
+        Self { kernel, kernel_min, kernel_max, obsolete_by, arch, config }
     }
 
     /// Whether nothing is constrained.
@@ -60,14 +61,18 @@ impl Exclusive {
         };
         let met =
             |constraint: &Option<String>, test: &dyn Fn(&str) -> bool| constraint.as_deref().is_none_or(test);
+        let is_at_most = |max: &str| compare_versions(kernel, max).is_le();
         let constraints = [
             (&self.kernel, met(&self.kernel, &|pattern| ere::matches(pattern, kernel))),
             (&self.kernel_min, met(&self.kernel_min, &|min| compare_versions(kernel, min).is_ge())),
-            (&self.kernel_max, met(&self.kernel_max, &|max| compare_versions(kernel, max).is_le())),
+            (&self.kernel_max, met(&self.kernel_max, &is_at_most)),
+            (&self.obsolete_by, met(&self.obsolete_by, &is_at_most)),
             (&self.arch, met(&self.arch, &|pattern| ere::matches(pattern, target.arch.as_str()))),
             (&self.config, met(&self.config, &enabled)),
         ];
-        let (name, (constraint, _)) = NAMES.iter().zip(constraints).find(|(_, (_, met))| !met)?;
+        let [kernel, min, max, arch, config] = NAMES;
+        let names = [kernel, min, max, "OBSOLETE_BY", arch, config];
+        let (name, (constraint, _)) = names.iter().zip(constraints).find(|(_, (_, met))| !met)?;
         Some(format!("{name}=\"{}\"", constraint.as_deref().unwrap_or_default()))
     }
 }
@@ -184,7 +189,8 @@ mod tests {
         vars.set("OBSOLETE_BY", obsolete_by);
         max.into_iter().for_each(|max| vars.set("BUILD_EXCLUSIVE_KERNEL_MAX", max));
         let conf = directives::read(&vars, "/x").unwrap();
-        assert_eq!(conf.is_excluded(&target(), &kernel_config()), excluded);
+        let why = conf.why_excluded(&target(), &kernel_config());
+        assert_eq!(why.as_deref(), excluded.then_some("OBSOLETE_BY=\"6.1\""));
     }
 
     #[test]
