@@ -6,6 +6,7 @@
 use anyhow::Result;
 
 use super::session::Session;
+use crate::install::weak::{self, Change};
 use crate::install::{Placement, depmod};
 use crate::module::{ModuleId, State, Target};
 use crate::sys::ancestors::{Process, ancestors};
@@ -41,6 +42,7 @@ pub(super) fn retain(session: &Session, id: &ModuleId, target: &Target) -> Resul
 pub(super) fn let_go(session: &Session, retained: &Retained, index: bool) -> Result<()> {
     let Retained { id, target, .. } = retained;
     let place = placement(session, id, target);
+    weak::announce(session.distribution, &target.kernel, &retained.files, Change::Leaving, &session.report);
     let _lock = session.tree.lock_module(id, &session.report)?;
     place.let_go(retained)?.keep()?;
     let kernel_dir = session.tree.kernel_dir(&target.kernel);

@@ -241,7 +241,8 @@ impl Placement<'_> {
         let built_dir = self.tree.built_dir(&active, self.target);
         let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
         let below = self.distribution.destinations().into_iter().map(|location| kernel_dir.join(location));
-        let files = below.flat_map(|directory| files::files_below(&directory));
+        let files = below
+            .flat_map(|directory| [files::files_below(&directory), files::links_below(&directory)].concat());
         files.filter(|path| self.is_from(&built_dir, path) == Some(true)).collect()
     }
 
@@ -254,7 +255,7 @@ impl Placement<'_> {
             let kernel_dir = self.tree.kernel_dir(&self.target.kernel);
             path.parent() == Some(&*kernel_dir.join(own))
         });
-        Some(alone == Some(true) || same_module(&built, path) || same_source(&built, path))
+        Some(alone == Some(true) || same_module(&built, path) || is_made_of(&built, path))
     }
 
     /// The module's state for this target.
@@ -280,11 +281,15 @@ pub fn same_module(a: &Path, b: &Path) -> bool {
     matches!((module_file::unpacked(&a), module_file::unpacked(&b)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Whether two modules are built of the same source, as far as they say so (`srcversion`): one may
-/// have been signed, or built again.
-fn same_source(a: &Path, b: &Path) -> bool {
+/// Whether one module was made of the other, signed or stripped, or is built of the same source as far
+/// as they say so (`srcversion`).
+fn is_made_of(built: &Path, other: &Path) -> bool {
     let source = |path| Some(sanity::info(path).ok()??.get("srcversion")?.to_owned());
-    source(a).is_some_and(|source_of_a| source(b) == Some(source_of_a))
+    if source(built).is_some_and(|of_built| source(other) == Some(of_built)) {
+        return true;
+    }
+    let (Ok(built), Ok(other)) = (fs::read(built), fs::read(other)) else { return false };
+    module_file::same_code(&built, &other).unwrap_or(false)
 }
 
 /// Compares two files piece by piece: whole, large modules do not fit the caches, and `status`
