@@ -89,14 +89,19 @@ impl Tree {
     /// another kernel, with that one.
     pub fn weak_links(&self, id: &ModuleId) -> Vec<(Target, KernelRelease)> {
         let mut found = Vec::new();
-        let others = self.installed_kernels().unwrap_or_default();
+        let weak_updates = |kernel: &KernelRelease| self.kernel_dir(kernel).join("weak-updates");
+        let mut others = self.installed_kernels().unwrap_or_default();
+        others.retain(|kernel| weak_updates(kernel).is_dir());
+        if others.is_empty() {
+            return found;
+        }
         for origin in self.targets(id).into_iter().filter(|origin| self.state(id, origin) == State::Installed)
         {
             let names = files::names(&self.built_dir(id, &origin)).unwrap_or_default();
             let modules: BTreeSet<&str> = names.iter().filter_map(|name| stem(name)).collect();
             let Ok(home) = fs::canonicalize(self.kernel_dir(&origin.kernel)) else { continue };
             for kernel in others.iter().filter(|kernel| **kernel != origin.kernel) {
-                let links = files::links_below(&self.kernel_dir(kernel).join("weak-updates"));
+                let links = files::links_below(&weak_updates(kernel));
                 let leads_home =
                     |link: &&PathBuf| fs::canonicalize(link).is_ok_and(|path| path.starts_with(&home));
                 let linked: BTreeSet<&str> = links
