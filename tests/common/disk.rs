@@ -80,13 +80,8 @@ impl Disk {
     }
 
     fn empty(loader: Loader) -> Self {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let roots = env::var_os("DKMS_TEST_ROOTS").map_or_else(
-            || repository.join("target/test-roots"),
-            |roots| env::current_dir().unwrap().join(roots),
-        );
-        fs::create_dir_all(&roots).unwrap();
-        Self { dir: tempfile::Builder::new().prefix("disk-").tempdir_in(roots).unwrap(), loader }
+        let dir = tempfile::Builder::new().prefix("disk-").tempdir_in(super::roots()).unwrap();
+        Self { dir, loader }
     }
 
     fn image(&self) -> PathBuf {

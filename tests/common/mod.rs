@@ -26,6 +26,7 @@ use fs_err as fs;
 pub mod bash;
 pub mod debian;
 pub mod disk;
+pub mod image_root;
 pub mod machine;
 mod ran;
 pub use ran::Ran;
@@ -507,6 +508,16 @@ pub fn under_test_is_debians() -> bool {
 /// The downloaded .deb of a package.
 pub fn deb(package: &str) -> PathBuf {
     PathBuf::from(lab_sh("package", &[package]).trim())
+}
+
+/// Where throw-away roots and disks are kept.
+fn roots() -> PathBuf {
+    let roots = env::var_os("DKMS_TEST_ROOTS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-roots"),
+        |roots| env::current_dir().unwrap().join(roots),
+    );
+    fs::create_dir_all(&roots).unwrap();
+    roots
 }
 
 fn lab_sh<A: AsRef<OsStr>>(function: &str, arguments: &[A]) -> String {
