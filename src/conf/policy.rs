@@ -8,7 +8,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::{Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::ConfFile;
 
@@ -59,6 +60,9 @@ pub struct Policy {
     pub generator: Generator,
     /// `[module.NAME] critical`, by name.
     pub module_critical: BTreeMap<String, bool>,
+    /// `[module.NAME] initramfs`, by name: whether the module has to be there. Not where that is to
+    /// be found out ("auto").
+    pub module_initramfs: BTreeMap<String, bool>,
 }
 
 /// Where a policy names boot-critical modules, for people.
@@ -142,6 +146,34 @@ struct Initramfs {
 #[serde(deny_unknown_fields, default)]
 struct Module {
     critical: Option<bool>,
+    initramfs: Option<Need>,
+}
+
+/// `true`, `false` or `"auto"`.
+#[derive(Debug, Clone, Copy)]
+struct Need(Option<bool>);
+
+impl<'de> Deserialize<'de> for Need {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl Visitor<'_> for Words {
+            type Value = Need;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or \"auto\"")
+            }
+
+            fn visit_bool<E>(self, word: bool) -> Result<Need, E> {
+                Ok(Need(Some(word)))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Need, E> {
+                let is_auto = (word == "auto").then_some(Need(None));
+                is_auto.ok_or_else(|| E::invalid_value(Unexpected::Str(word), &self))
+            }
+        }
+        from.deserialize_any(Words)
+    }
 }
 
 /// Reads the files in the order of their weight: a later one wins key by key, except that the
@@ -159,7 +191,12 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
         policy.generator = file.initramfs.generator.unwrap_or(policy.generator);
         for (name, module) in file.module {
             if let Some(critical) = module.critical {
-                policy.module_critical.insert(name, critical);
+                policy.module_critical.insert(name.clone(), critical);
+            }
+            match module.initramfs {
+                Some(Need(Some(need))) => drop(policy.module_initramfs.insert(name, need)),
+                Some(Need(None)) => drop(policy.module_initramfs.remove(&name)),
+                None => {}
             }
         }
     }
@@ -230,6 +267,19 @@ mod tests {
     }
 
     #[rstest]
+    #[case::there("true", Some(true))]
+    #[case::not_there("false", Some(false))]
+    #[case::to_be_found_out("\"auto\"", None)]
+    fn the_last_word_on_the_initramfs_counts(#[case] last: &str, #[case] want: Option<bool>) {
+        for first in ["true", "false"] {
+            let text = |word| format!("[module.zfs]\ninitramfs = {word}\n");
+            let policy = merge(&[file("/a", &text(first)), file("/b", &text(last))]).unwrap();
+            assert_eq!(policy.module_initramfs.get("zfs").copied(), want);
+            assert_eq!(policy.critical("zfs"), None);
+        }
+    }
+
+    #[rstest]
     #[case::auto("auto", Generator::Auto)]
     #[case::update_initramfs("update-initramfs", Generator::UpdateInitramfs)]
     #[case::dracut("dracut", Generator::Dracut)]
@@ -245,6 +295,8 @@ mod tests {
     #[case::unknown_key("[boot]\n\ndetects = true\n", 3, "unknown key `detects`")]
     #[case::unknown_table("[boot]\n[sign]\nkey = 1\n", 2, "sign")]
     #[case::unknown_key_of_a_module("[module.zfs]\ncriticle = true\n", 2, "criticle")]
+    #[case::need_of_another_type("[module.zfs]\ninitramfs = 1\n", 2, "true, false or \"auto\"")]
+    #[case::need_by_another_word("[module.zfs]\ninitramfs = \"no\"\n", 2, "true, false or \"auto\"")]
     #[case::unknown_word("[boot]\non_failure = \"ignore\"\n", 2, "on_failure")]
     #[case::wrong_type("# x\n[boot]\ncritical = \"zfs\"\n", 3, "critical")]
     #[case::zero("[build]\njobs = 0\n", 2, "jobs")]
