@@ -16,10 +16,10 @@
 //! ```
 //!
 //! Nothing calls upwards, and the rooms right of `commands` do not call each other, except that
-//! `gate` asks `initramfs` where a kernel's images are. `conf` and `plan` are pure; `sys::root` is
-//! the only maker of absolute paths, `sys::tools` the only runner of programs, `sys::report` the
-//! only printer, `main` the only place that exits. [`failure::Failure`] holds every message and
-//! exit code that scripts know from dkms.
+//! `gate` asks `initramfs` where a kernel's images are and what they hold. `conf` and `plan` are
+//! pure; `sys::root` is the only maker of absolute paths, `sys::tools` the only runner of programs,
+//! `sys::report` the only printer, `main` the only place that exits. [`failure::Failure`] holds
+//! every message and exit code that scripts know from dkms.
 //!
 //! # One run for one kernel (`commands/run.rs`; the work on its modules in `engine.rs`)
 //!

@@ -116,6 +116,41 @@ fn a_missing_initramfs_withholds_the_entry(#[case] generator: &str, #[case] boot
     }
 }
 
+/// What the generator stages is what counts: a module that it leaves out is missing at boot.
+#[rstest]
+#[case::left_out("rm -r modules/*/updates", "gzip", false)]
+#[case::stripped("strip --strip-unneeded modules/*/updates/dkms/foo.ko", "gzip", true)]
+#[case::another_build("sed -i s/DKMS-TEST/ANOTHER-1/ modules/*/updates/dkms/foo.ko", "gzip", false)]
+#[case::cut_short("true", "gzip | head -c 999", false)]
+#[ignore = "runs in the lab (root, network): make test"]
+fn an_initramfs_that_lacks_the_module_withholds_the_entry(
+    #[case] doing: &str,
+    #[case] pack: &str,
+    #[case] boots: bool,
+) {
+    let release = Series::New.release();
+    let lab = machine().registered("foo", "1.0", good().critical().remakes_initrd());
+    let lab = lab.executable(
+        "etc/kernel/install.d/50-initramfs-stand-in.install",
+        &format!(
+            "#!/bin/bash\n[ \"$1\" = add ] || exit 0\nset -e
+             cd \"$(mktemp -d)\"; mkdir -p usr/lib/modules
+             cp -r /usr/lib/modules/$2 usr/lib/modules/; rm usr/lib/modules/*/build
+             (cd usr/lib; {doing})
+             find usr | busybox cpio -o -H newc 2>/dev/null | {pack} >$KERNEL_INSTALL_STAGING_AREA/initrd\n"
+        ),
+    );
+
+    let ran = lab.kernel_install_add(release);
+    ran.succeeds();
+    if boots {
+        lab.assert_boots(release);
+    } else {
+        lab.assert_withheld(release);
+        ran.says("the initramfs");
+    }
+}
+
 #[rstest]
 #[case::installed(good(), "true")]
 #[case::never_built(broken(), "true")]

@@ -62,8 +62,9 @@ pub(super) fn show(session: &Session, targets: &TargetArgs) -> Result<()> {
     } else {
         report.line(format_args!("Kernel {kernel} does not boot this machine without:"));
     }
-    for Critical { name, modules, because, needs_initramfs } in &critical {
-        let place = match needs_initramfs {
+    for critical in &critical {
+        let Critical { name, modules, because, .. } = critical;
+        let place = match critical.has_to_be_in_initramfs() {
             Some(true) => ", in the initramfs",
             Some(false) => ", after the initramfs",
             None => "",

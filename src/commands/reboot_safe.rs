@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::critical::needed;
 use super::session::Session;
 use crate::gate::next_boot::{NextBoot, foretell};
+use crate::gate::proof::Proof;
+use crate::gate::verdict::Standing;
 use crate::kernel::KernelRelease;
 use crate::module::Target;
 
@@ -44,7 +46,12 @@ impl Answer {
             (Some(false), Some(kernel)) => {
                 format!("NOT SAFE: kernel {kernel} boots next{entry} and lacks what this machine needs.")
             }
-            _ => format!("Cannot tell which kernel boots next{entry}."),
+            (None, Some(kernel)) => {
+                format!(
+                    "Cannot tell whether kernel {kernel}, which boots next{entry}, has what this machine needs."
+                )
+            }
+            (_, None) => format!("Cannot tell which kernel boots next{entry}."),
         }
     }
 }
@@ -82,8 +89,13 @@ fn answer(session: &Session) -> Result<Answer> {
     };
     let (safe, reasons) = match (&kernel, unknown) {
         (Some(kernel), _) => {
-            let lacking = lacking(session, kernel)?;
-            (Some(lacking.is_empty()), lacking)
+            let proof = look(session, kernel)?;
+            let safe = match proof.standing() {
+                Standing::Proven => Some(true),
+                Standing::Held => Some(false),
+                _ => None,
+            };
+            (safe, proof.reasons())
         }
         (None, Some(why)) if entry.is_some() => (None, vec![why]),
         (None, why) => whichever_boots(session, why.unwrap_or_default())?,
@@ -96,7 +108,7 @@ fn whichever_boots(session: &Session, why: String) -> Result<(Option<bool>, Vec<
     let mut unfit = Vec::new();
     let kernels = session.tree.installed_kernels()?;
     for kernel in &kernels {
-        unfit.extend(lacking(session, kernel)?);
+        unfit.extend(look(session, kernel)?.reasons());
     }
     if unfit.is_empty() && !kernels.is_empty() {
         return Ok((Some(true), vec![format!("which of them boots next is not known: {why}")]));
@@ -104,13 +116,13 @@ fn whichever_boots(session: &Session, why: String) -> Result<(Option<bool>, Vec<
     Ok((None, std::iter::once(why).chain(unfit).collect()))
 }
 
-/// What a kernel lacks of what this machine needs to boot, as things are now.
-fn lacking(session: &Session, kernel: &KernelRelease) -> Result<Vec<String>> {
+/// Whether a kernel has what this machine needs to boot, as things are now.
+fn look(session: &Session, kernel: &KernelRelease) -> Result<Proof> {
     let policy = session.policy()?;
     let target = Target { kernel: kernel.clone(), arch: session.tree.arch.clone() };
     let critical = needed(session, &target, &policy)?;
     if critical.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Proof::default());
     }
-    Ok(session.gate(&policy).look(kernel, &critical)?.missing)
+    session.gate(&policy).look(kernel, &critical)
 }

@@ -90,8 +90,8 @@ struct Subject {
     /// The installed one.
     version: Option<String>,
     modules: Vec<String>,
-    /// Who says that the machine does not boot without it.
-    because: Option<String>,
+    /// What the machine needs of it to boot.
+    critical: Option<Critical>,
 }
 
 fn of_kernel(session: &Session, wanted: Option<(&str, Option<&str>)>, target: Target) -> Result<Kernel> {
@@ -113,26 +113,25 @@ fn of_kernel(session: &Session, wanted: Option<(&str, Option<&str>)>, target: Ta
     for subject in &subjects {
         let looked = look(&mut examiner, &subject.name, &subject.modules);
         packages.push(Package::of(subject, wanted, &looked));
-        if subject.because.is_some() {
-            critical.extend(looked);
-        }
+        critical.extend(subject.critical.as_ref().map(|critical| (critical, looked)));
     }
     // The initramfs is the whole kernel's.
     let mut proof = Proof::default();
     if wanted.is_none() {
         let image = session.gate(&policy).image_now(&target.kernel);
-        proof.look_at_initramfs(&target.kernel, &critical, &image);
+        proof.look_at_initramfs(&session.tree, &target.kernel, &critical, &image);
     }
-    let verified = packages.iter().all(|package| package.verified) && proof.missing.is_empty();
-    Ok(Kernel { target, verified, packages, reasons: proof.missing })
+    let reasons = proof.reasons();
+    let verified = packages.iter().all(|package| package.verified) && reasons.is_empty();
+    Ok(Kernel { target, verified, packages, reasons })
 }
 
 /// What the machine needs of a kernel, and what is installed for it, by name.
 fn subjects(session: &Session, target: &Target, critical: Vec<Critical>) -> Result<Vec<Subject>> {
     let version = |name: &str| Some(session.tree.active(name, target)?.version().to_owned());
-    let of_critical = |Critical { name, modules, because, .. }: Critical| {
-        let version = version(&name);
-        Subject { name, version, modules, because: Some(because) }
+    let of_critical = |critical: Critical| {
+        let (name, modules) = (critical.name.clone(), critical.modules.clone());
+        Subject { version: version(&name), name, modules, critical: Some(critical) }
     };
     let mut subjects: Vec<Subject> = critical.into_iter().map(of_critical).collect();
     for id in session.tree.ids()? {
@@ -143,7 +142,7 @@ fn subjects(session: &Session, target: &Target, critical: Vec<Critical>) -> Resu
                 name: id.name().to_owned(),
                 version: Some(id.version().to_owned()),
                 modules: modules(session, &id, target),
-                because: None,
+                critical: None,
             });
         }
     }
@@ -174,7 +173,7 @@ fn not_installed(session: &Session, target: &Target, name: &str, version: Option
         None => versions.into_iter().next_back().ok_or(Failure::ModuleNotInTree { name: name.to_owned() })?,
     };
     let modules = modules(session, &id, target);
-    Ok(Subject { name: name.to_owned(), version: None, modules, because: None })
+    Ok(Subject { name: name.to_owned(), version: None, modules, critical: None })
 }
 
 impl Package {
@@ -200,7 +199,7 @@ impl Package {
         Self {
             name: subject.name.clone(),
             version: subject.version.clone(),
-            critical: subject.because.clone(),
+            critical: subject.critical.as_ref().map(|critical| critical.because.clone()),
             verified: reasons.is_empty() && modules.iter().all(|module| module.reasons.is_empty()),
             modules,
             reasons,

@@ -3,6 +3,9 @@
 //! each boot loader makes of it. Never builds or installs.
 
 pub mod bls;
+pub mod contents;
+#[cfg(test)]
+mod contents_tests;
 pub mod detect;
 mod efi;
 pub mod grub;
@@ -104,6 +107,11 @@ pub fn critical(
                 .collect(),
             because: because.to_owned(),
             needs_initramfs: seen.map(|found| found.early),
+            wants_initramfs: policy
+                .module_initramfs
+                .iter()
+                .find_map(|(name, need)| names(name).then_some(*need))
+                .or(conf.remake_initrd.then_some(true)),
         });
     }
     found.extend(unmatched.into_iter().map(|(name, because)| Critical {
@@ -111,6 +119,7 @@ pub fn critical(
         modules: vec![name.to_owned()],
         because: because.to_owned(),
         needs_initramfs: None,
+        wants_initramfs: policy.module_initramfs.get(name).copied(),
     }));
     found
 }
@@ -165,11 +174,10 @@ impl Gate<'_> {
         }
         let proof = prove(self.tree, kernel, critical, image)?;
         proof.warnings.iter().for_each(|warning| self.report.warning(warning));
-        let (standing, mut reasons) = match (proof.missing.is_empty(), proof.awaited.is_empty()) {
-            (false, _) => (Standing::Held, proof.missing),
-            (true, false) => (Standing::Pending, proof.awaited),
-            (true, true) => (Standing::Proven, Vec::new()),
-        };
+        for untold in &proof.untold {
+            self.report.warning(format_args!("kernel {kernel} stays unproven: {untold}"));
+        }
+        let (standing, mut reasons) = (proof.standing(), proof.reasons());
         if standing == Standing::Held {
             let told = |name: &str| critical.iter().any(|critical| critical.name == name);
             reasons.extend(
@@ -218,12 +226,11 @@ impl Gate<'_> {
             return Ok(Some(verdict));
         }
         let proof = self.look(kernel, &verdict.critical)?;
-        let (standing, reasons) = match (proof.missing.is_empty(), was_fit) {
-            (true, _) => (Standing::Proven, Vec::new()),
-            (false, true) => (Standing::Held, proof.missing),
-            // The run that left it so had more to say.
-            (false, false) => return Ok(Some(verdict)),
-        };
+        let (standing, reasons) = (proof.standing(), proof.reasons());
+        // The run that left it so had more to say.
+        if standing != Standing::Proven && !was_fit {
+            return Ok(Some(verdict));
+        }
         let verdict = Verdict::now(kernel, standing, reasons, verdict.critical).reached_from(proof.inputs);
         verdict.store(self.tree)?;
         Ok(Some(verdict))
@@ -239,7 +246,7 @@ impl Gate<'_> {
     pub fn image_now(&self, kernel: &KernelRelease) -> Image {
         match self.policy.generator {
             Generator::None => Image::NotNeeded,
-            _ => Image::Needed(crate::initramfs::images(self.tree, kernel)),
+            _ => Image::Needed(contents::deciding(self.tree, kernel)),
         }
     }
 
@@ -250,8 +257,12 @@ impl Gate<'_> {
             format!(
                 "kernel {kernel} lacks what this machine needs to boot. The policy says to boot it all the same:"
             )
-        } else {
+        } else if verdict.standing == Standing::Held {
             format!("kernel {kernel} is held: it lacks what this machine needs to boot.")
+        } else {
+            format!(
+                "kernel {kernel} is held: nobody can tell yet whether it has what this machine needs to boot."
+            )
         };
         self.report.err(format_args!("dkms: WARNING: {what}"));
         for reason in &verdict.reasons {
@@ -309,5 +320,41 @@ mod tests {
         assert!(found.iter().all(|critical| critical.needs_initramfs.is_some() == (word == "seen")));
         let names: Vec<String> = found.into_iter().map(|critical| critical.name).collect();
         assert_eq!(names.join(" "), want);
+    }
+
+    #[rstest]
+    #[case::nobody_says("", "no", None, None)]
+    #[case::it_asks_for_an_initramfs("", "yes", None, Some(true))]
+    #[case::mounted_there("", "no", Some(true), Some(true))]
+    #[case::mounted_later("", "no", Some(false), Some(false))]
+    #[case::mounted_later_and_asks("", "yes", Some(false), Some(true))]
+    #[case::policy_says_no("[module.nvidia-current]\ninitramfs = false", "yes", Some(true), Some(false))]
+    #[case::policy_says_yes("[module.nvidia]\ninitramfs = true", "no", Some(false), Some(true))]
+    #[case::policy_leaves_it("[module.nvidia]\ninitramfs = 'auto'", "no", Some(false), Some(false))]
+    fn what_has_to_be_in_the_initramfs_is_said_by_the_policy_or_the_module_or_seen(
+        #[case] policy: &str,
+        #[case] remake_initrd: &str,
+        #[case] early: Option<bool>,
+        #[case] want: Option<bool>,
+    ) {
+        let text = format!("[boot]\ncritical = ['nvidia']\n{policy}");
+        let policy = policy::merge(&[ConfFile { path: "/p".into(), text }]).unwrap();
+        let found = early.map(|early| Found { because: "a mount".to_owned(), early });
+        let detected = found.map(|found| ("nvidia-current".to_owned(), found)).into_iter().collect();
+        let mut conf = conf("no");
+        conf.remake_initrd = remake_initrd == "yes";
+        let found = critical(&policy, &[Registered { conf: &conf, excluded: &[false] }], &detected);
+        assert_eq!(found[0].has_to_be_in_initramfs(), want);
+    }
+
+    #[test]
+    fn of_a_module_that_nobody_has_registered_the_policy_tells() {
+        let text = "[boot]\ncritical = ['zfs', 'wl']\n[module.zfs]\ninitramfs = true".to_owned();
+        let policy = policy::merge(&[ConfFile { path: "/p".into(), text }]).unwrap();
+        let found = critical(&policy, &[], &BTreeMap::new());
+        assert_eq!(
+            found.iter().map(Critical::has_to_be_in_initramfs).collect::<Vec<_>>(),
+            [None, Some(true)]
+        );
     }
 }

@@ -58,6 +58,17 @@ pub struct Critical {
     /// it was not found by looking at the machine.
     #[serde(default)]
     pub needs_initramfs: Option<bool>,
+    /// Whether it is to be in the initramfs by the word of the policy or of the module itself.
+    #[serde(default)]
+    pub wants_initramfs: Option<bool>,
+}
+
+impl Critical {
+    /// Whether it has to be in the initramfs; nothing if that is to be seen from what another kernel
+    /// has there. Words count more than a look at the machine.
+    pub fn has_to_be_in_initramfs(&self) -> Option<bool> {
+        self.wants_initramfs.or(self.needs_initramfs)
+    }
 }
 
 /// A file that a verdict was reached from, as it was then.

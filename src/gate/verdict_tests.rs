@@ -9,7 +9,11 @@ use rstest::{fixture, rstest};
 
 use super::verdict::{Critical, Standing, Verdict};
 use super::*;
+use crate::initramfs::image::tests::image;
 use crate::module_file::tests::module;
+
+/// What the module says of itself.
+const DISK: &[u8] = b"name=disk\0vermagic=6.1 SMP \0";
 
 /// A root with one kernel that has the module `disk` and an initramfs.
 struct Machine {
@@ -33,8 +37,8 @@ fn machine() -> Machine {
     fs::create_dir_all(machine.module().parent().unwrap()).unwrap();
     fs::create_dir_all(machine.tree.path("/boot")).unwrap();
     fs::write(machine.tree.path("/lib/modules/6.1/modules.dep"), "updates/dkms/disk.ko:\n").unwrap();
-    fs::write(machine.module(), module(b"name=disk\0vermagic=6.1 SMP \0")).unwrap();
-    fs::write(machine.image(), "image").unwrap();
+    fs::write(machine.module(), module(DISK)).unwrap();
+    machine.make_image(&module(DISK));
     machine
 }
 
@@ -47,6 +51,12 @@ impl Machine {
         self.tree.path("/boot/initrd.img-6.1")
     }
 
+    /// An initramfs that holds this as the module.
+    fn make_image(&self, disk: &[u8]) {
+        let files = [("init", b"#!".as_slice()), ("usr/lib/modules/6.1/updates/dkms/disk.ko", disk)];
+        fs::write(self.image(), image(&files)).unwrap();
+    }
+
     fn gate(&self) -> Gate<'_> {
         Gate { tree: &self.tree, policy: &self.policy, report: &self.report }
     }
@@ -56,7 +66,8 @@ impl Machine {
             name: "disk".into(),
             modules: vec!["disk".into()],
             because: "test".into(),
-            needs_initramfs: None,
+            needs_initramfs: Some(true),
+            wants_initramfs: None,
         }]
     }
 
@@ -119,7 +130,7 @@ fn a_proof_goes_stale_with_what_it_was_reached_from(machine: Machine) {
     fs::remove_file(machine.module()).unwrap();
     // The image that the machine boots from still has it.
     assert!(machine.gate().may_boot(&machine.kernel));
-    fs::write(machine.image(), "made anew").unwrap();
+    machine.make_image(&module(b"name=disk\0made anew\0"));
     assert!(!machine.gate().may_boot(&machine.kernel));
     assert_eq!(machine.standing(), Some(Standing::Held));
 }
@@ -144,11 +155,66 @@ fn without_an_initramfs_another_copy_is_looked_at_when_it_is_chosen(mut machine:
 }
 
 #[rstest]
-fn an_image_older_than_its_module_holds(machine: Machine) {
-    let old = nix::sys::time::TimeSpec::new(1_000_000, 0);
-    let follow = nix::sys::stat::UtimensatFlags::FollowSymlink;
-    nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, &machine.image(), &old, &old, follow).unwrap();
+fn an_image_with_another_build_holds_until_it_is_made_anew(machine: Machine) {
+    machine.make_image(&module(b"name=disk\0vermagic=6.1 SMP \0version=0.9\0"));
     assert_eq!(machine.run(), Standing::Held);
+    machine.make_image(&module(DISK));
+    assert!(machine.gate().may_boot(&machine.kernel));
+}
+
+/// No proof, and no failure of the module's.
+#[rstest]
+fn an_image_that_cannot_be_read_leaves_the_kernel_pending(machine: Machine) {
+    fs::write(machine.image(), "no archive").unwrap();
+    assert_eq!(machine.run(), Standing::Pending);
+    assert!(!machine.gate().may_boot(&machine.kernel));
+    machine.make_image(&module(DISK));
+    assert!(machine.gate().may_boot(&machine.kernel));
+    // What was proven is not any more.
+    fs::write(machine.image(), "no archive, and longer").unwrap();
+    assert!(!machine.gate().may_boot(&machine.kernel));
+    assert_eq!(machine.standing(), Some(Standing::Pending));
+}
+
+#[rstest]
+#[case::seen_to_be_mounted_later(Some(false), None, Standing::Proven)]
+#[case::not_said(None, None, Standing::Proven)]
+#[case::said_not_to_be_there(Some(true), Some(false), Standing::Proven)]
+#[case::said_to_be_there(Some(false), Some(true), Standing::Held)]
+fn a_module_that_need_not_be_in_the_initramfs_is_proven_without(
+    machine: Machine,
+    #[case] needs_initramfs: Option<bool>,
+    #[case] wants_initramfs: Option<bool>,
+    #[case] want: Standing,
+) {
+    fs::write(machine.image(), image(&[("usr/lib/modules/6.1/kernel/ext4.ko", b"")])).unwrap();
+    let critical = [Critical { needs_initramfs, wants_initramfs, ..Machine::critical().remove(0) }];
+    let images = machine.gate().image_now(&machine.kernel);
+    let outcome = machine.gate().settle(&machine.kernel, &critical, &images, &[], None).unwrap().unwrap();
+    assert_eq!(outcome.verdict.standing, want, "{:?}", outcome.verdict.reasons);
+    // It is loaded from the install tree then.
+    fs::remove_file(machine.module()).unwrap();
+    assert!(!machine.gate().may_boot(&machine.kernel));
+}
+
+#[rstest]
+fn what_another_proven_kernel_has_in_its_initramfs_is_needed_there(machine: Machine) {
+    let older: KernelRelease = "5.10".parse().unwrap();
+    let disk = [("lib/modules/5.10/updates/dkms/disk.ko", b"any build".as_slice())];
+    fs::write(machine.tree.path("/boot/initrd.img-5.10"), image(&disk)).unwrap();
+    fs::write(machine.image(), image(&[("usr/lib/modules/6.1/kernel/ext4.ko", b"")])).unwrap();
+    let critical = [Critical { needs_initramfs: None, ..Machine::critical().remove(0) }];
+    let settle = || {
+        let images = machine.gate().image_now(&machine.kernel);
+        machine.gate().settle(&machine.kernel, &critical, &images, &[], None).unwrap().unwrap().verdict
+    };
+    assert_eq!(settle().standing, Standing::Proven);
+    Verdict::now(&older, Standing::Proven, Vec::new(), Vec::new()).store(&machine.tree).unwrap();
+    let verdict = settle();
+    assert_eq!(verdict.standing, Standing::Held);
+    assert!(verdict.reasons[0].contains("which that of kernel 5.10 has"), "{:?}", verdict.reasons);
+    machine.make_image(&module(DISK));
+    assert_eq!(settle().standing, Standing::Proven);
 }
 
 #[rstest]

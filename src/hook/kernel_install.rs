@@ -11,10 +11,11 @@ use super::{Event, announce, bring_up_to_date, holds_by_itself, target};
 use crate::commands::session::Session;
 use crate::commands::{Caller, kernel_gone, prove_installed, report_error};
 use crate::conf::policy::{Generator, OnFailure};
+use crate::gate::contents::deciding;
 use crate::gate::loader;
 use crate::gate::proof::Image;
 use crate::gate::verdict::Standing;
-use crate::initramfs;
+use crate::initramfs::{self, Joined};
 use crate::kernel::KernelRelease;
 use crate::sys::files;
 
@@ -99,7 +100,7 @@ fn built_by_package_manager(session: &Session) -> bool {
 
 /// Holds a kernel that still lacks something, whoever was to bring it. Its reasons have been told.
 fn look_again(session: &Session, kernel: KernelRelease) -> Result<u8> {
-    let images = Image::Later(initramfs::images(&session.tree, &kernel));
+    let images = Image::Later(deciding(&session.tree, &kernel));
     match prove_installed(session, &target(session, kernel), &images)? {
         Some(verdict) if verdict.standing == Standing::Held => {
             session.report.err(format_args!(
@@ -142,19 +143,33 @@ fn held(session: &Session, kernel: &KernelRelease) -> Result<u8> {
     Ok(code)
 }
 
-/// The images that are about to be published: those given, those staged by other plugins, and
-/// those that this system keeps in /boot.
+/// The images that are about to be published: those given and those staged by other plugins, which
+/// become one initramfs, and unified ones. Where there are none, those that are there.
 fn image(session: &Session, kernel: &KernelRelease, initrds: Vec<PathBuf>) -> Result<Image> {
     let tree = &session.tree;
-    let mut images: Vec<PathBuf> = initrds
+    let mut given: Vec<PathBuf> = initrds
         .into_iter()
         // Relative ones are relative to where kernel-install was called, and so are we.
         .map(|path| if path.is_relative() { path } else { tree.path(path) })
         .collect();
     if let Some(staging) = std::env::var_os("KERNEL_INSTALL_STAGING_AREA") {
-        images.extend(initramfs::initrds_in(&tree.path(Path::new(&staging))));
+        given.extend(initramfs::initrds_in(&tree.path(Path::new(&staging))));
     }
-    images.extend(initramfs::images(tree, kernel));
+    // What is given may be staged as well, as a link.
+    let mut files = Vec::new();
+    given.retain(|path| {
+        let file = fs_err::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let is_new = !files.contains(&file);
+        files.push(file);
+        is_new
+    });
+    let is_unified = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "efi");
+    let (unified, plain): (Vec<_>, Vec<_>) = given.into_iter().partition(is_unified);
+    let mut images: Vec<Joined> = unified.into_iter().map(|path| vec![path]).collect();
+    images.extend(Some(plain).filter(|plain| !plain.is_empty()));
+    if images.is_empty() {
+        images = deciding(tree, kernel);
+    }
     let configured = std::env::var_os("KERNEL_INSTALL_INITRD_GENERATOR").is_some_and(|name| name == "none");
     let none_wanted = configured || session.policy()?.generator == Generator::None;
     Ok(if none_wanted && images.is_empty() { Image::NotNeeded } else { Image::Needed(images) })

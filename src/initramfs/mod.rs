@@ -22,6 +22,9 @@ const BOOT_PARTITIONS: [&str; 3] = ["/boot", "/efi", "/boot/efi"];
 /// Set for a generator that we run, and for the hooks that it calls.
 pub const BY_US: &str = "DKMS_REMAKES_INITRAMFS";
 
+/// Files that a boot loader hands to the kernel together, as one initramfs.
+pub type Joined = Vec<PathBuf>;
+
 /// The generator to use: the policy's, else the first one that is installed.
 pub fn generator(wish: Generator) -> Option<Tool> {
     let tool = match wish {

@@ -11,6 +11,7 @@ use object::ReadCache;
 use super::choose::Wishes;
 use super::entry::Entry;
 use crate::gate::efi;
+use crate::initramfs::Joined;
 use crate::kernel::KernelRelease;
 use crate::sys::files;
 use crate::tree::Tree;
@@ -196,7 +197,7 @@ pub fn put_back_all(tree: &Tree) -> Result<bool> {
 
 fn put_back_where(tree: &Tree, wanted: &dyn Fn(Option<&KernelRelease>) -> bool) -> Result<bool> {
     let mut any = false;
-    for (path, _) in held(tree).into_iter().filter(|(_, kernel)| wanted(kernel.as_ref())) {
+    for (path, _) in held(tree).into_iter().filter(|(_, entry)| wanted(entry.kernel.as_ref())) {
         any = true;
         let original = path.with_extension("");
         if files::exists(&original) {
@@ -208,27 +209,63 @@ fn put_back_where(tree: &Tree, wanted: &dyn Fn(Option<&KernelRelease>) -> bool) 
     Ok(any)
 }
 
+/// The initramfs of every entry that a kernel has, in the files that the loader joins: of those in
+/// the menu, and of those that are held, which come back as they are once the kernel is fit.
+pub(in crate::gate) fn initramfs_of(tree: &Tree, kernel: &KernelRelease) -> Vec<Joined> {
+    let entries = found(tree).into_iter().chain(held(tree));
+    let mut images = Vec::new();
+    for (path, entry) in entries.filter(|(_, entry)| entry.kernel.as_ref() == Some(kernel)) {
+        let joined: Joined = match entry.image {
+            None => vec![path],
+            // GRUB's own entries have variables behind the name (`$tuned_initrd`).
+            Some(_) => entry
+                .initrds
+                .iter()
+                .flat_map(|line| line.split_whitespace())
+                .filter(|word| !word.starts_with('$'))
+                .map(|word| initrd(tree, &path, word))
+                .collect(),
+        };
+        if !joined.is_empty() && !images.contains(&joined) {
+            images.push(joined);
+        }
+    }
+    images
+}
+
+/// An initrd that the entry in a file names: from the root of the partition, or of the file system
+/// where GRUB sees /boot otherwise.
+fn initrd(tree: &Tree, entry: &Path, name: &str) -> PathBuf {
+    let name = name.replace('\\', "/");
+    let in_partition = || Some(entry.ancestors().nth(3)?.join(name.trim_start_matches('/')));
+    let in_boot = || Some(tree.path("/boot").join(name.rsplit('/').next()?));
+    let places = [in_partition(), Some(tree.path(&name)), in_boot()];
+    let there = places.iter().flatten().find(|path| path.is_file()).cloned();
+    there.or_else(in_partition).unwrap_or_else(|| tree.path(&name))
+}
+
 /// Forgets the held entries of a kernel that goes.
 pub fn remove_held(tree: &Tree, kernel: &KernelRelease) -> Result<()> {
     held(tree)
         .into_iter()
-        .filter(|(_, of)| of.as_ref() == Some(kernel))
+        .filter(|(_, entry)| entry.kernel.as_ref() == Some(kernel))
         .try_for_each(|(path, _)| files::remove(&path))
 }
 
-/// The held entries' files and kernels.
-fn held(tree: &Tree) -> Vec<(PathBuf, Option<KernelRelease>)> {
+/// The held entries with their files.
+fn held(tree: &Tree) -> Vec<(PathBuf, Entry)> {
     let mut found = Vec::new();
     for partition in partitions(tree) {
         for (path, name) in listed(&partition.join("loader/entries")) {
             let Some(name) = name.strip_suffix(HELD) else { continue };
             let text = files::read_if_there(&path).ok().flatten().unwrap_or_default();
-            found.push((path, conf(tree, name, &text).and_then(|entry| entry.kernel)));
+            let entry = conf(tree, name, &text).unwrap_or_default();
+            found.push((path, entry));
         }
         for (path, name) in listed(&partition.join("EFI/Linux")) {
             let Some(name) = name.strip_suffix(HELD) else { continue };
-            let kernel = uki(&path, name).and_then(|entry| entry.kernel);
-            found.push((path, kernel));
+            let entry = uki(&path, name).unwrap_or_default();
+            found.push((path, entry));
         }
     }
     found

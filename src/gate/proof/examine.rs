@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
@@ -32,8 +31,6 @@ pub struct Finding {
     pub builtin: bool,
     /// What modprobe would load, and what before it.
     pub files: Vec<PathBuf>,
-    /// When the newest of the files that bear the module's name was put there.
-    pub modified: Option<SystemTime>,
     /// Why it cannot be loaded; empty if it can.
     pub problems: Vec<String>,
     /// What may be wrong, or could not be told.
@@ -46,7 +43,6 @@ struct File {
     name: String,
     info: ModInfo,
     symbols: Symbols,
-    modified: SystemTime,
     warnings: Vec<String>,
 }
 
@@ -131,8 +127,7 @@ impl<'a> Examiner<'a> {
                 finding.problems =
                     problems.iter().map(|problem| format!("{shown} cannot be loaded: {problem}")).collect();
             }
-            Ok((modified, warnings)) => {
-                finding.modified = Some(modified);
+            Ok(warnings) => {
                 finding.warnings = warnings.iter().map(|warning| format!("{shown}: {warning}")).collect();
             }
         }
@@ -146,7 +141,7 @@ impl<'a> Examiner<'a> {
                 Err(problems) => finding.problems.extend(problems.iter().map(|problem| {
                     format!("{shown} cannot be loaded: it needs {}: {problem}", path.display())
                 })),
-                Ok((_, warnings)) => finding
+                Ok(warnings) => finding
                     .warnings
                     .extend(warnings.iter().map(|warning| format!("{}: {warning}", path.display()))),
             }
@@ -154,9 +149,9 @@ impl<'a> Examiner<'a> {
         finding
     }
 
-    /// Whether the kernel would take one file once what it needs is there: since when it is there,
-    /// and what to warn of, or what is wrong with it.
-    fn linked(&mut self, entry: &Entry) -> std::result::Result<(SystemTime, Vec<String>), Vec<String>> {
+    /// Whether the kernel would take one file once what it needs is there: what to warn of, or what
+    /// is wrong with it.
+    fn linked(&mut self, entry: &Entry) -> std::result::Result<Vec<String>, Vec<String>> {
         let read = self.file(&entry.path);
         let file = (*read).as_ref().map_err(|problem| vec![problem.clone()])?;
         let needs: Vec<Rc<Read>> = entry.needs.iter().map(|path| self.file(path)).collect();
@@ -183,7 +178,7 @@ impl<'a> Examiner<'a> {
             linked.warnings.push(format!("{untold}, because {why}"));
         }
         linked.warnings.extend(file.warnings.iter().cloned());
-        Ok((file.modified, linked.warnings))
+        Ok(linked.warnings)
     }
 
     /// Reads a file, once.
@@ -201,7 +196,6 @@ impl<'a> Examiner<'a> {
             bail!("it is not there");
         }
         let bytes = fs::read(path)?;
-        let modified = fs::metadata(path)?.modified()?;
         let image = unpacked(&bytes)?;
         // modprobe finds it by the file's name.
         let wanted = Wanted {
@@ -220,7 +214,7 @@ impl<'a> Examiner<'a> {
         warnings.extend(self.compression_doubt(Compression::of_bytes(&bytes)));
         let name = info.get("name").map_or_else(|| name_of(path).unwrap_or_default(), canonical);
         let symbols = Symbols::read(&image, &name, &info)?;
-        Ok(File { name, info, symbols, modified, warnings })
+        Ok(File { name, info, symbols, warnings })
     }
 
     /// Who unpacks a module is kmod, or the kernel if it can: what the kernel's own modules are
@@ -275,7 +269,6 @@ fn merged(mut one: Finding, other: Finding) -> Finding {
     one.files.extend(other.files);
     one.problems.extend(other.problems);
     one.warnings.extend(other.warnings);
-    one.modified = one.modified.max(other.modified);
     one
 }
 

@@ -9,7 +9,7 @@ mod modules;
 mod uki;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;

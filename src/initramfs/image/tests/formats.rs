@@ -53,51 +53,6 @@ fn images_of_one_entry_are_read_together() {
     assert_eq!(contents.module("disk").len(), 1);
 }
 
-/// A program for EFI with these sections.
-fn uki(is_64: bool, sections: &[(&[u8; 8], &[u8])]) -> Vec<u8> {
-    use object::write::pe::{NtHeaders, Writer};
-    let mut file = Vec::new();
-    let mut writer = Writer::new(is_64, 0x1000, 0x200, &mut file);
-    writer.reserve_dos_header_and_stub();
-    writer.reserve_nt_headers(16);
-    writer.reserve_section_headers(sections.len().try_into().unwrap());
-    let places: Vec<u32> = sections
-        .iter()
-        .map(|(name, content)| {
-            let length = content.len().try_into().unwrap();
-            let characteristics = object::pe::IMAGE_SCN_CNT_INITIALIZED_DATA;
-            writer.reserve_section(**name, characteristics, length, length).file_offset
-        })
-        .collect();
-    writer.write_dos_header_and_stub().unwrap();
-    writer.write_nt_headers(NtHeaders {
-        machine: object::pe::IMAGE_FILE_MACHINE_AMD64,
-        time_date_stamp: 0,
-        characteristics: object::pe::IMAGE_FILE_EXECUTABLE_IMAGE,
-        major_linker_version: 0,
-        minor_linker_version: 0,
-        address_of_entry_point: 0,
-        image_base: 0,
-        major_operating_system_version: 0,
-        minor_operating_system_version: 0,
-        major_image_version: 0,
-        minor_image_version: 0,
-        major_subsystem_version: 0,
-        minor_subsystem_version: 0,
-        subsystem: object::pe::IMAGE_SUBSYSTEM_EFI_APPLICATION,
-        dll_characteristics: 0,
-        size_of_stack_reserve: 0,
-        size_of_stack_commit: 0,
-        size_of_heap_reserve: 0,
-        size_of_heap_commit: 0,
-    });
-    writer.write_section_headers();
-    for (place, (_, content)) in places.iter().zip(sections) {
-        writer.write_section(*place, content);
-    }
-    file
-}
-
 #[rstest]
 #[case::for_64_bits(true)]
 #[case::for_32_bits(false)]
