@@ -57,7 +57,7 @@ test: check
 		echo "SKIPPED: all tests in the lab: $$reason"; \
 		$(CARGO) test --locked $(TESTS); \
 	else \
-		$(CARGO) test --locked $(TESTS) -- --include-ignored --skip twelve_packages; \
+		$(CARGO) test --locked --no-fail-fast $(TESTS) -- --include-ignored --skip twelve_packages; \
 	fi
 
 test-packages: build/dkms

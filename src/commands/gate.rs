@@ -22,7 +22,6 @@ use crate::initramfs;
 use crate::install::depmod;
 use crate::kernel::KernelRelease;
 use crate::module::Target;
-use crate::sys::files;
 
 /// What `gate --json` prints; the schema's number changes when a field changes its meaning.
 #[derive(Serialize)]
@@ -111,7 +110,7 @@ pub(super) fn finish(session: &Session, target: &Target, result: &RunResult) -> 
 
 /// Takes the default from a kernel that was fit before, or that nobody had looked at, and is not
 /// now: outside of a kernel's installation nobody updates the boot loader after us.
-fn deny(session: &Session, kernel: &KernelRelease, outcome: &Outcome) {
+pub(super) fn deny(session: &Session, kernel: &KernelRelease, outcome: &Outcome) {
     if matches!(outcome.before, Some(Standing::Held | Standing::Pending)) {
         return;
     }
@@ -125,7 +124,7 @@ fn deny(session: &Session, kernel: &KernelRelease, outcome: &Outcome) {
 }
 
 /// Updates the boot loader if a kernel was not fit before and is now.
-fn release(session: &Session, kernel: &KernelRelease, outcome: &Outcome) -> Result<()> {
+pub(super) fn release(session: &Session, kernel: &KernelRelease, outcome: &Outcome) -> Result<()> {
     let was_denied = matches!(outcome.before, Some(Standing::Held | Standing::Pending));
     if was_denied && outcome.verdict.standing == Standing::Proven {
         session
@@ -273,49 +272,6 @@ pub fn prove_installed(session: &Session, target: &Target, image: &Image) -> Res
         outcome.verdict.store(&session.tree)?;
     }
     Ok(Some(outcome.verdict))
-}
-
-/// After a boot: a kernel that has come up with its critical modules loaded is proven.
-pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
-    let Some(known) =
-        Verdict::load(&session.tree, kernel)?.filter(|known| known.standing != Standing::Proven)
-    else {
-        return Ok(());
-    };
-    let loaded = files::read_if_there(&session.tree.path("/proc/modules"))?.unwrap_or_default();
-    let names: Vec<&str> = loaded.lines().filter_map(|line| line.split(' ').next()).collect();
-    let is_loaded = |module: &String| names.contains(&crate::module_file::canonical(module).as_str());
-    if known.critical.iter().all(|critical| critical.modules.iter().all(is_loaded)) {
-        let policy = session.policy()?;
-        let image = session.gate(&policy).image_now(kernel);
-        let inputs = prove(&session.tree, kernel, &known.critical, &image)?.inputs;
-        let proven = Verdict::now(kernel, Standing::Proven, Vec::new(), known.critical);
-        proven.reached_from(inputs).store(&session.tree)?;
-        session
-            .report
-            .line(format_args!("Kernel {kernel} has booted with what this machine needs: it is proven."));
-    }
-    Ok(())
-}
-
-/// An image has changed without us: the kernel is looked at again, and the boot loader is told of
-/// what has become of it. `updated_after_us` says that somebody updates the boot loader anyway.
-pub fn look_again(session: &Session, kernel: &KernelRelease, updated_after_us: bool) -> Result<()> {
-    let policy = session.policy()?;
-    let gate = session.gate(&policy);
-    let Some(before) = Verdict::load(&session.tree, kernel)?.map(|verdict| verdict.standing) else {
-        return Ok(());
-    };
-    let Some(verdict) = gate.reprove(kernel)? else { return Ok(()) };
-    let outcome = Outcome { verdict, before: Some(before) };
-    if gate.is_off() || policy.on_failure == OnFailure::Warn {
-        return Ok(());
-    }
-    if before.may_boot() && !outcome.verdict.standing.may_boot() {
-        gate.announce(&outcome.verdict);
-        deny(session, kernel, &outcome);
-    }
-    if updated_after_us { Ok(()) } else { release(session, kernel, &outcome) }
 }
 
 /// GRUB's question, asked by a script that sorts last in /etc/grub.d while standard output is the

@@ -8,6 +8,7 @@ use super::add::shown_script;
 use super::each::each;
 use super::post_transaction::post_transaction;
 use super::retain::{let_go, package_is_upgraded, retain};
+use super::revise::look_after_removal;
 use super::rpm_upgrade;
 use super::select::registered;
 use super::session::Session;
@@ -28,13 +29,21 @@ pub(super) fn uninstall(
     all: bool,
 ) -> Result<u8> {
     let id = begin(session, module, "uninstall")?;
-    each_apart(session, &id, targets, all, |target, loaded| uninstall_one(session, &id, target, loaded, true))
+    let code = each_apart(session, &id, targets, all, |target, loaded| {
+        uninstall_one(session, &id, target, loaded, true)
+    })?;
+    look_after_removal(session);
+    Ok(code)
 }
 
 /// The verb `unbuild`.
 pub(super) fn unbuild(session: &Session, module: &ModuleArg, targets: &TargetArgs, all: bool) -> Result<u8> {
     let id = begin(session, module, "unbuild")?;
-    each_apart(session, &id, targets, all, |target, loaded| unbuild_one(session, &id, target, loaded, true))
+    let code = each_apart(session, &id, targets, all, |target, loaded| {
+        unbuild_one(session, &id, target, loaded, true)
+    })?;
+    look_after_removal(session);
+    Ok(code)
 }
 
 /// The verb `remove`.
@@ -67,6 +76,10 @@ pub(super) fn remove(session: &Session, module: &ModuleArg, targets: &TargetArgs
                 .try_for_each(|kept| let_go(session, kept, true))?;
         }
     }
+    // What an upgrade takes away comes back with it.
+    if !upgraded {
+        look_after_removal(session);
+    }
     Ok(code)
 }
 
@@ -80,6 +93,7 @@ fn remove_retained(session: &Session, module: &ModuleArg) -> Result<Option<u8>> 
     }
     session.begin_changes()?;
     kept.iter().try_for_each(|kept| let_go(session, kept, true))?;
+    look_after_removal(session);
     Ok(Some(0))
 }
 
