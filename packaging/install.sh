@@ -31,8 +31,8 @@ settings() { [ -e "$dest$2" ] || data "$1" "$2"; }
 
 case $family in
     # The hooks call /usr/sbin/dkms, which is /usr/bin/dkms where sbin is merged into bin.
-    arch) sbin=$prefix/bin ;;
-    debian | redhat | clear) sbin=$prefix/sbin ;;
+    arch | clear) sbin=$prefix/bin ;;
+    debian | redhat) sbin=$prefix/sbin ;;
     *)
         echo "make install: unknown FAMILY '$family', expected debian, redhat, arch or clear" >&2
         exit 1
@@ -50,15 +50,17 @@ data hooks/systemd/dkms.service "$prefix/lib/systemd/system/dkms.service"
 for plugin in install.d/*.install; do
     program "$plugin" "$prefix/lib/kernel/$plugin"
 done
-program hooks/grub/zz_dkms /etc/grub.d/zz_dkms
 for page in man/*; do
     data "$page" "$prefix/share/man/man${page##*.}/${page#man/}"
 done
 data packaging/completions/dkms.bash "$prefix/share/bash-completion/completions/dkms"
 data packaging/completions/dkms.fish "$prefix/share/fish/vendor_completions.d/dkms.fish"
 data packaging/completions/_dkms "$prefix/share/zsh/$zsh/_dkms"
-settings hooks/etc/framework.conf /etc/dkms/framework.conf
-install -d -m 755 "$dest/etc/dkms/framework.conf.d" "$dest/etc/dkms/policy.d" "$dest/var/lib/dkms"
+if [ "$family" != clear ]; then
+    program hooks/grub/zz_dkms /etc/grub.d/zz_dkms
+    settings hooks/etc/framework.conf /etc/dkms/framework.conf
+    install -d -m 755 "$dest/etc/dkms/framework.conf.d" "$dest/etc/dkms/policy.d" "$dest/var/lib/dkms"
+fi
 [ "$family" != arch ] || program hooks/initcpio/post/dkms "$prefix/lib/initcpio/post/dkms"
 if [ "$family" = debian ]; then
     for hook in hooks/kernel/*/dkms; do
@@ -66,5 +68,17 @@ if [ "$family" = debian ]; then
     done
     program hooks/initramfs/post-update.d/dkms /etc/initramfs/post-update.d/dkms
     data apt/99dkms /etc/apt/apt.conf.d/99dkms
+fi
+# A bundle has nothing in /etc and /var, which are the administrator's and the machine's alone.
+if [ "$family" = clear ]; then
+    units=$prefix/lib/systemd/system
+    data clear-linux/dkms-new-kernel.service "$units/dkms-new-kernel.service"
+    install -d -m 755 "$dest$units/update-triggers.target.wants" "$dest$prefix/share/kernel/cmdline.d" \
+        "$dest$prefix/lib/motd.d"
+    ln -sfn ../dkms-new-kernel.service "$dest$units/update-triggers.target.wants/dkms-new-kernel.service"
+    # Clear Linux's kernels load nothing else than their own modules without it.
+    echo module.sig_unenforce >"$dest$prefix/share/kernel/cmdline.d/clr-ignore-mod-sig.conf"
+    echo " * Kernel modules are loaded without a look at their signatures, because dkms builds some of them here" \
+        "($prefix/share/kernel/cmdline.d/clr-ignore-mod-sig.conf)" >"$dest$prefix/lib/motd.d/clr-ignore-mod-sig.motd"
 fi
 echo "installed for $family${dest:+ below $dest}"

@@ -3,15 +3,16 @@
 //! where the binary is not.
 #![allow(clippy::disallowed_types, clippy::unwrap_used)]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use common::Lab;
 use rstest::rstest;
 
-const EVERYWHERE: [&str; 14] = [
-    "etc/dkms/framework.conf",
-    "etc/grub.d/zz_dkms",
+const EVERYWHERE: [&str; 12] = [
     "usr/lib/dkms/common.postinst",
     "usr/lib/dkms/dkms_autoinstaller",
     "usr/lib/kernel/install.d/15-dkms.install",
@@ -26,7 +27,20 @@ const EVERYWHERE: [&str; 14] = [
     "BINARY",
 ];
 
-const DEBIAN: [&str; 6] = [
+const RED_HAT: [&str; 2] = ["etc/dkms/framework.conf", "etc/grub.d/zz_dkms"];
+
+const ARCH: [&str; 3] = ["etc/dkms/framework.conf", "etc/grub.d/zz_dkms", "usr/lib/initcpio/post/dkms"];
+
+/// A bundle has nothing in /etc.
+const CLEAR: [&str; 3] = [
+    "usr/lib/systemd/system/dkms-new-kernel.service",
+    "usr/share/kernel/cmdline.d/clr-ignore-mod-sig.conf",
+    "usr/lib/motd.d/clr-ignore-mod-sig.motd",
+];
+
+const DEBIAN: [&str; 8] = [
+    "etc/dkms/framework.conf",
+    "etc/grub.d/zz_dkms",
     "etc/initramfs/post-update.d/dkms",
     "etc/apt/apt.conf.d/99dkms",
     "etc/kernel/header_postinst.d/dkms",
@@ -43,7 +57,7 @@ fn repository() -> &'static Path {
 fn install(dest: &Path, family: &str) -> std::process::Output {
     let tree = dest.join("repository");
     fs_err::create_dir_all(tree.join("build")).unwrap();
-    let parts = ["packaging", "hooks", "install.d", "apt", "man"];
+    let parts = ["packaging", "hooks", "install.d", "apt", "clear-linux", "man"];
     let copied = Command::new("cp").arg("-r").args(parts).arg(&tree).current_dir(repository()).status();
     assert!(copied.unwrap().success());
     fs_err::write(tree.join("build/dkms"), "#!/bin/sh\n").unwrap();
@@ -62,9 +76,9 @@ fn files(directory: &Path) -> BTreeSet<String> {
 
 #[rstest]
 #[case::debian("debian", "usr/sbin/dkms", "vendor-completions", &DEBIAN)]
-#[case::redhat("redhat", "usr/sbin/dkms", "site-functions", &[])]
-#[case::arch("arch", "usr/bin/dkms", "site-functions", &["usr/lib/initcpio/post/dkms"])]
-#[case::clear("clear", "usr/sbin/dkms", "site-functions", &[])]
+#[case::redhat("redhat", "usr/sbin/dkms", "site-functions", &RED_HAT)]
+#[case::arch("arch", "usr/bin/dkms", "site-functions", &ARCH)]
+#[case::clear("clear", "usr/bin/dkms", "site-functions", &CLEAR)]
 fn each_family_gets_its_files(
     #[case] family: &str,
     #[case] binary: &str,
@@ -80,7 +94,11 @@ fn each_family_gets_its_files(
         .map(|path| if *path == "BINARY" { binary } else { path }.replace("FUNCTIONS", zsh_functions))
         .collect();
     assert_eq!(files(&dest.path().join("root")), want);
-    assert!(dest.path().join("root/var/lib/dkms").is_dir());
+    let is_bundle = family == "clear";
+    assert_eq!(dest.path().join("root/var/lib/dkms").is_dir(), !is_bundle);
+    assert_eq!(dest.path().join("root/etc").exists(), !is_bundle);
+    let wanted = dest.path().join("root/usr/lib/systemd/system/update-triggers.target.wants");
+    assert_eq!(wanted.join("dkms-new-kernel.service").exists(), is_bundle);
     let hook = fs_err::read_link(dest.path().join("root/usr/lib/dkms/hook")).unwrap();
     assert_eq!(hook, Path::new("../../sbin/dkms"));
 }
@@ -146,4 +164,21 @@ fn every_hook_is_inert_without_the_package() {
         assert!(text.contains(&format!("[ -x {only_ours} ] || exit 0")), "{hook} has no guard");
         assert!(text.lines().count() <= 9, "{hook} is no thin file any more");
     }
+}
+
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn systemd_understands_the_units() {
+    let lab = Lab::new().boot_loader_spec();
+    let unit = fs_err::read_to_string(repository().join("clear-linux/dkms-new-kernel.service")).unwrap();
+    lab.write("etc/systemd/system/dkms-new-kernel.service", &unit);
+    // What Clear Linux has.
+    lab.write("etc/systemd/system/update-triggers.target", "[Unit]\nDescription=Update triggers\n");
+    lab.sh("[ -e /usr/bin/dkms ] || ln -s /usr/sbin/dkms /usr/bin/dkms").succeeds();
+    let looked = lab.sh("systemd-analyze verify --man=no dkms-new-kernel.service dkms.service 2>&1");
+    looked.succeeds();
+    assert_eq!(looked.stdout(), "");
+    // It can find fault.
+    lab.sh("sed -i s/oneshot/sometimes/ /etc/systemd/system/dkms-new-kernel.service").succeeds();
+    lab.sh("systemd-analyze verify --man=no dkms-new-kernel.service 2>&1").says("sometimes");
 }

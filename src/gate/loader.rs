@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::bls;
+use super::verdict::Verdict;
+use super::{bls, clear};
 use crate::kernel::KernelRelease;
 use crate::sys::files;
 use crate::sys::report::Report;
@@ -33,7 +34,7 @@ pub struct Loader {
 impl Loader {
     /// Whether what it boots next can be told from its files.
     pub fn can_be_foretold(&self) -> bool {
-        matches!(self.name, GRUB | GRUB_BLS | BLS)
+        matches!(self.name, GRUB | GRUB_BLS | BLS | CLEAR)
     }
 }
 
@@ -41,6 +42,8 @@ pub(super) const GRUB: &str = "GRUB";
 pub(super) const BLS: &str = "systemd-boot";
 /// GRUB that takes its entries from where systemd-boot does: Fedora's and its kin's.
 pub(super) const GRUB_BLS: &str = "GRUB (blscfg)";
+/// Whatever clr-boot-manager keeps, which may be one of the others.
+pub(super) const CLEAR: &str = "clr-boot-manager";
 
 /// Loaders that we recognise by their files and have no hold for.
 const OTHERS: [(&str, &str); 6] = [
@@ -54,6 +57,12 @@ const OTHERS: [(&str, &str); 6] = [
 
 /// Finds this machine's boot loaders; empty if there is none that we know.
 pub fn detect(tree: &Tree) -> Vec<Loader> {
+    if clear::is_here(tree) {
+        let trouble = clear::trouble(tree);
+        let hold = trouble.is_none();
+        let how = trouble.unwrap_or_else(|| "it is called when every default kernel may boot".to_owned());
+        return vec![Loader { name: CLEAR, hold, how }];
+    }
     let mut found = Vec::new();
     let takes_entries = grub_takes_entries(tree);
     if !takes_entries
@@ -112,6 +121,10 @@ pub fn release(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<(
                 let initrd = tree.path(format!("/boot/initrd.img-{kernel}"));
                 Some(if initrd.is_file() { run.arg(initrd) } else { run })
             }
+            CLEAR => {
+                update_clear(tree, report)?;
+                None
+            }
             _ => None,
         };
         if let Some(run) = run {
@@ -119,6 +132,20 @@ pub fn release(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Has clr-boot-manager update the boot loader, unless one of the kernels that it would make the
+/// default may not boot.
+pub fn update_clear(tree: &Tree, report: &Report) -> Result<()> {
+    for kernel in clear::defaults(tree)? {
+        if Verdict::load(tree, &kernel)?.is_some_and(|verdict| !verdict.standing.may_boot()) {
+            report.err(format_args!(
+                "dkms: the boot loader is not updated, kernel {kernel} is held; see: dkms gate"
+            ));
+            return Ok(());
+        }
+    }
+    shown(Run::new(Tool::ClrBootManager)?.arg("update"), report)
 }
 
 /// Keeps a kernel that has become unfit from being the default where it is in a menu already: GRUB

@@ -3,6 +3,7 @@
 //! each boot loader makes of it. Never builds or installs.
 
 pub mod bls;
+pub mod clear;
 pub mod contents;
 #[cfg(test)]
 mod contents_tests;
@@ -246,7 +247,11 @@ impl Gate<'_> {
     pub fn image_now(&self, kernel: &KernelRelease) -> Image {
         match self.policy.generator {
             Generator::None => Image::NotNeeded,
-            _ => Image::Needed(contents::deciding(self.tree, kernel)),
+            _ => match contents::deciding(self.tree, kernel) {
+                // Its kernels find their root file system by themselves.
+                images if images.is_empty() && clear::is_here(self.tree) => Image::NotNeeded,
+                images => Image::Needed(images),
+            },
         }
     }
 

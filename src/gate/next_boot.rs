@@ -5,10 +5,12 @@
 use fs_err as fs;
 
 use super::bls::{self, Choice, Menu};
+use super::clear;
 use super::grub::{GrubEnv, Prediction, predict};
 use super::loader;
 use crate::kernel::KernelRelease;
 use crate::sys::files;
+use crate::sys::tools::{Run, Tool};
 use crate::tree::Tree;
 
 /// The firmware's own choice for one boot (UEFI specification 3.3, "Globally Defined Variables").
@@ -44,6 +46,9 @@ fn unknown(why: impl Into<String>) -> NextBoot {
 pub fn foretell(tree: &Tree) -> NextBoot {
     if files::exists(&tree.path(BOOT_NEXT)) {
         return unknown("the firmware was told what to boot once (BootNext; see efibootmgr)");
+    }
+    if clear::is_here(tree) {
+        return of_clear();
     }
     let booted_by = bls::booted_by(tree).map(|name| name.to_lowercase());
     match booted_by.as_deref() {
@@ -93,6 +98,19 @@ fn of_bls(tree: &Tree) -> Option<NextBoot> {
         Choice::Automatic(id) => NextBoot::Other { title: id, loader },
         Choice::Nothing => unknown("systemd-boot has no entries"),
     })
+}
+
+/// The menu is on a partition that is not mounted but by clr-boot-manager.
+fn of_clear() -> NextBoot {
+    let loader = loader::CLEAR;
+    let listed = Run::new(Tool::ClrBootManager).and_then(|run| run.arg("list-kernels").succeed());
+    match listed {
+        Ok(list) => match clear::listed_default(&String::from_utf8_lossy(&list)) {
+            Some(kernel) => NextBoot::Kernel { title: kernel.to_string(), kernel, loader },
+            None => unknown("clr-boot-manager list-kernels marks no default"),
+        },
+        Err(error) => unknown(format!("{error:#}")),
+    }
 }
 
 fn of_grub(tree: &Tree) -> Option<NextBoot> {

@@ -4,6 +4,7 @@
 
 mod apt;
 mod boot;
+mod clear;
 mod debian;
 mod grub;
 mod image;
@@ -33,6 +34,7 @@ pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
     match protocol {
         "apt" => apt::run(session, args),
         "image" => image::run(session, args),
+        "clear" => clear::run(session, args),
         "kernel-install" => kernel_install::run(session, args),
         "debian" => debian::run(session, args),
         "grub" => grub::run(session),
@@ -40,7 +42,7 @@ pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),
         _ => bail!(
-            "unknown hook protocol '{protocol}'; known are: apt, image, kernel-install, debian, grub, boot, autoinstaller, \
+            "unknown hook protocol '{protocol}'; known are: apt, image, clear, kernel-install, debian, grub, boot, autoinstaller, \
              common-postinst"
         ),
     }

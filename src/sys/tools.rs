@@ -39,6 +39,7 @@ const CLEARED: [&str; 9] = [
 pub enum Tool {
     Bash,
     Booster,
+    ClrBootManager,
     Depmod,
     Dracut,
     GrubMkconfig,
@@ -64,6 +65,7 @@ impl Tool {
         match self {
             Self::Bash => "bash",
             Self::Booster => "booster",
+            Self::ClrBootManager => "clr-boot-manager",
             Self::Depmod => "depmod",
             Self::Dracut => "dracut",
             Self::GrubMkconfig => "grub-mkconfig",

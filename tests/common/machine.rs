@@ -68,9 +68,11 @@ impl Machine {
         let disk = Disk::new(base);
         let kernels = disk.kernels();
         let [old, new] = kernels.as_slice() else { panic!("two kernels expected, not {kernels:?}") };
-        disk.sh(&format!("apt-get -qq purge linux-image-cloud-amd64 linux-image-{new}")).succeeds();
+        // The headers stay, which depend on their kernel since trixie: as if they had come just
+        // before it.
+        disk.sh(&format!("dpkg --force-depends --purge linux-image-cloud-amd64 linux-image-{new}"))
+            .succeeds();
         let disk = disk.install_dkms();
-        // The headers stay: as if they had come just before their kernel.
         disk.sh(&format!(
             "{}\n{}",
             module("crit", "BOOT_CRITICAL=yes", new),

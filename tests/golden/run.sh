@@ -43,14 +43,18 @@ broken() {
     echo '#error this does not compile' >>"/usr/src/$1-$2/$1.c"
 }
 
-# running: makes a kernel of the root of the one that runs.
-running() {
-    local release
-    release=$(uname -r)
+# kernel RELEASE: one more kernel, with headers.
+kernel() {
+    local release=$1
     cp -a "/usr/src/linux-headers-$K1" "/usr/src/linux-headers-$release"
     echo "#define UTS_RELEASE \"$release\"" >"/usr/src/linux-headers-$release/include/generated/utsrelease.h"
     cp -a "/lib/modules/$K1" "/lib/modules/$release"
     ln -sfn "/usr/src/linux-headers-$release" "/lib/modules/$release/build"
+}
+
+# running: makes a kernel of the root of the one that runs.
+running() {
+    kernel "$(uname -r)"
 }
 
 listing() {

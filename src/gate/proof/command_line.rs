@@ -6,10 +6,13 @@ use anyhow::Result;
 
 use crate::conf::plain::{self, Plain};
 use crate::conf::{ConfFile, Variables};
-use crate::gate::bls;
+use crate::gate::{bls, clear};
 use crate::kernel::{KernelConfig, KernelRelease};
 use crate::sys::files;
 use crate::tree::Tree;
+
+/// Of Clear Linux's kernels: signatures are not enforced, whatever their configuration says.
+pub(super) const SIGNATURES_OFF: &str = "module.sig_unenforce";
 
 /// One word and where it is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,12 @@ pub(super) fn words(tree: &Tree, kernel: &KernelRelease, config: &KernelConfig) 
             break;
         }
     }
+    let clears = clear::command_lines(tree, kernel);
+    for path in &clears {
+        if let Some(text) = files::read_if_there(&tree.path(path))? {
+            add(&text, path);
+        }
+    }
     for (path, value) in grub_settings(tree)? {
         add(&value, &path);
     }
@@ -46,6 +55,10 @@ pub(super) fn words(tree: &Tree, kernel: &KernelRelease, config: &KernelConfig) 
         && let Some(text) = files::read_if_there(&tree.path("/proc/cmdline"))?
     {
         add(&text, "/proc/cmdline");
+    }
+    // Other kernels do not know it.
+    if clears.is_empty() {
+        words.retain(|word| word.text != SIGNATURES_OFF);
     }
     Ok(words)
 }
@@ -135,6 +148,12 @@ mod tests {
           ("/efi/loader/entries/c.conf", "linux\t/token/6.1-1/linux\noptions\tfour\n"), ("/efi/token/6.1-1/linux", "")],
         "four (the boot entry c.conf), one (the boot entry a.conf), two (the boot entry a.conf)"
     )]
+    #[case::clear(
+        &[("/usr/lib/kernel/cmdline-6.1-1", "quiet"),
+          ("/usr/share/kernel/cmdline.d/a.conf", "module.sig_unenforce\n")],
+        "quiet (/usr/lib/kernel/cmdline-6.1-1), module.sig_unenforce (/usr/share/kernel/cmdline.d/a.conf)"
+    )]
+    #[case::unknown_word(&[("/etc/kernel/cmdline", "module.sig_unenforce quiet")], "quiet (/etc/kernel/cmdline)")]
     fn words_come_from_all_places_that_have_a_say(#[case] files: &[(&str, &str)], #[case] want: &str) {
         let want = format!("built=in (CONFIG_CMDLINE){}{want}", if want.is_empty() { "" } else { ", " });
         assert_eq!(found(files), want);

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use anyhow::Result;
 use fs_err as fs;
 
-use super::command_line::Word;
+use super::command_line::{SIGNATURES_OFF, Word};
 use super::firmware::{self, Enrolled, SecureBoot};
 use crate::kernel::{KernelConfig, KernelRelease};
 use crate::module_file::{Certificate, Signer, signed, signers};
@@ -29,6 +29,9 @@ impl Enforcement {
     /// if there is a machine to look at.
     pub fn of(config: &KernelConfig, words: &[Word], secure_boot: SecureBoot) -> Self {
         let on = |name: &str| config.enabled(name);
+        if words.iter().any(|word| word.text == SIGNATURES_OFF) {
+            return Self::Off;
+        }
         if on("CONFIG_MODULE_SIG_FORCE") {
             return Self::On("CONFIG_MODULE_SIG_FORCE".to_owned());
         }
@@ -200,6 +203,7 @@ mod tests {
     #[case::nothing("", "", SecureBoot::On, "off")]
     #[case::signatures_only(SIG, "quiet", SecureBoot::On, "off")]
     #[case::force(FORCE, "", SecureBoot::Off, "CONFIG_MODULE_SIG_FORCE")]
+    #[case::force_switched_off(FORCE, "module.sig_unenforce", SecureBoot::Off, "off")]
     #[case::word(SIG, "quiet module.sig_enforce=1", SecureBoot::Off, "module.sig_enforce=1 in f")]
     #[case::bare_word(SIG, "module.sig_enforce", SecureBoot::Off, "module.sig_enforce in f")]
     #[case::word_off(SIG, "module.sig_enforce=0", SecureBoot::Off, "off")]
