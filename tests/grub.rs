@@ -67,6 +67,8 @@ fn an_optional_module_that_fails_holds_nothing() {
 #[case::saved_is_gone("echo GRUB_DEFAULT=saved >>/etc/default/grub; grub-editenv - set saved_entry=gone")]
 #[case::saved_is_held("echo GRUB_DEFAULT=saved >>/etc/default/grub; grub-set-default 0")]
 #[case::last_one_is_saved("printf 'GRUB_DEFAULT=saved\\nGRUB_SAVEDEFAULT=true\\n' >>/etc/default/grub")]
+#[case::later_settings("echo GRUB_DEFAULT=0 >/etc/default/grub.d/zzz-mine.cfg")]
+#[case::one_shot_names_nothing("grub-reboot gone")]
 #[case::by_title("echo 'GRUB_DEFAULT=\"1>0\"' >>/etc/default/grub")]
 #[ignore = "runs in the lab (root, network): make test"]
 fn nothing_that_remakes_grub_cfg_loses_the_hold(#[case] change: &str) {
@@ -103,6 +105,33 @@ fn a_hold_gives_way_when_the_proven_kernel_is_gone() {
     let machine = Machine::held(Base::GRUB);
     // Without a new grub.cfg: GRUB itself has to find out.
     machine.disk.sh(&format!("rm /boot/vmlinuz-{}", machine.old)).succeeds();
+    machine.boots_new("FAIL");
+}
+
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn a_hold_gives_way_when_the_proven_kernels_package_is_purged() {
+    let machine = Machine::held(Base::GRUB);
+    let Machine { disk, old, new } = &machine;
+    disk.sh(&format!("dpkg --force-depends --purge linux-image-{old}"))
+        .succeeds()
+        .says("there is no other kernel");
+    assert_eq!(disk.predicted(), *new);
+    disk.sh("dkms gate").succeeds().says_nothing_of(old);
+}
+
+/// Nobody can have a later word than the last one, but it can be told what comes of it.
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn a_script_that_has_a_later_word_in_grub_cfg_is_told_of() {
+    let machine = Machine::held(Base::GRUB);
+    let Machine { disk, new, .. } = &machine;
+    let script = write("/etc/grub.d/zzz_mine", "#!/bin/sh\necho 'set default=0'\n");
+    disk.sh(&format!("{script}chmod 755 /etc/grub.d/zzz_mine; update-grub")).succeeds();
+    assert_eq!(disk.predicted(), *new);
+    let answer = disk.sh("dkms reboot-safe");
+    assert_eq!(answer.code(), 1, "{answer}");
+    answer.says("NOT SAFE");
     machine.boots_new("FAIL");
 }
 
