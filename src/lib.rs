@@ -10,7 +10,8 @@
 //! main ─ hook ──────┘  one file per verb; ├─ install    staged swap, one depmod per kernel
 //!   what package       run.rs is one run  ├─ initramfs  at most once per kernel
 //!   managers call      for one kernel     ├─ gate       proof → verdict → hold or release
-//!                                         └─ package    archives of modules
+//!                                         ├─ package    archives of modules
+//!                                         └─ trial      a view of the system with packages in it
 //!
 //! below them: tree, conf, kernel, machine, module, module_file; below those: sys
 //! ```
@@ -51,6 +52,12 @@
 //! freed. [`gate::proof`] looks whether everything is there, [`gate::next_boot`] foretells what comes
 //! up.
 //!
+//! # Trial builds
+//!
+//! Before a package manager unpacks a kernel, `hook/preflight.rs` has another process of ours do
+//! that where nobody sees it ([`trial`]: overlays in a mount namespace) and build there
+//! (`commands/trial.rs`). Only what was built and the verdict outlive it.
+//!
 //! # Packages that are upgraded
 //!
 //! Their scripts remove the old version first. Its modules stay installed under a record
@@ -73,6 +80,7 @@ pub mod package;
 pub mod plan;
 pub mod sys;
 pub mod tree;
+pub mod trial;
 
 /// Our version, as `dkms --version` prints it behind `dkms-`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

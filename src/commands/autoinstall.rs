@@ -178,6 +178,36 @@ fn one_kernel(session: &Session, target: &Target, caller: Caller) -> Result<Auto
     Ok(Autoinstalled { result, failed, prevented })
 }
 
+/// What came of building without installing.
+pub(super) struct TriedOut {
+    /// PACKAGE_NAME and what went wrong.
+    pub failed: Vec<(String, String)>,
+    /// Those that need others to be installed first.
+    pub waiting: Vec<ModuleId>,
+}
+
+/// Builds for a kernel what autoinstall would install, and installs nothing.
+pub(super) fn try_out(session: &Session, target: &Target) -> Result<TriedOut> {
+    if has_been_disabled(session) {
+        return Ok(TriedOut { failed: Vec::new(), waiting: Vec::new() });
+    }
+    let (candidates, _) = candidates(session, target)?;
+    let (items, deferred) = items(session, target, &candidates)?;
+    let (free, waiting): (Vec<Item>, Vec<Item>) =
+        items.into_iter().partition(|item| item.doomed.is_none() && item.after.is_empty());
+    let free: Vec<Item> = free.into_iter().map(|item| Item { goal: Goal::Built, ..item }).collect();
+    let waiting = waiting.into_iter().map(|item| item.id).chain(deferred.into_iter().map(|one| one.id));
+    if needs_headers(session, target, &free)? {
+        return Err(headers_missing(session, target).into());
+    }
+    let result = run(session, target, &free, Initramfs::Later)?;
+    let failed = result.modules.into_iter().filter_map(|(id, done)| match done {
+        Done::Failed(error) => Some((id.name().to_owned(), format!("{error:#}"))),
+        _ => None,
+    });
+    Ok(TriedOut { failed: failed.collect(), waiting: waiting.collect() })
+}
+
 /// The newest versions of all modules; whether one of them could not be read.
 fn candidates(session: &Session, target: &Target) -> Result<(Vec<Candidate>, bool)> {
     let tree = &session.tree;

@@ -27,6 +27,7 @@ mod select;
 pub mod session;
 mod status;
 mod tarball;
+mod trial;
 mod verify;
 
 use anyhow::Result;
@@ -46,6 +47,7 @@ pub use revise::{look_again, mark_booted};
 pub use rpm_upgrade::note_of_scriptlet;
 pub use run::RunResult;
 pub use tarball::load_or_register;
+pub use trial::{Answer, Request, Tried, try_transaction};
 
 /// Carries out an action; the result is the exit code, an error is for [`report_error`].
 pub fn execute(session: &Session, action: Action) -> Result<u8> {

@@ -28,6 +28,18 @@ pub enum OnFailure {
     Warn,
 }
 
+/// What a trial build that fails means for a transaction, before anything is unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preflight {
+    /// Say so, hold the kernel and let the transaction go on.
+    Hold,
+    /// Stop the transaction if the machine does not boot without the module.
+    Abort,
+    /// Nothing is tried.
+    Off,
+}
+
 /// Who makes initramfs images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,6 +64,8 @@ pub struct Policy {
     pub detect: Option<bool>,
     /// `[boot] on_failure`
     pub on_failure: OnFailure,
+    /// `[boot] preflight`: nothing for what suits the package manager.
+    pub preflight: Option<Preflight>,
     /// `[build] jobs`: nothing for as many as there are processors.
     pub jobs: Option<NonZeroU32>,
     /// `[build] timeout`, given in seconds: how long one module may build.
@@ -127,6 +141,7 @@ struct Boot {
     critical: Vec<String>,
     detect: Option<bool>,
     on_failure: Option<OnFailure>,
+    preflight: Option<Preflight>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -185,6 +200,7 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
         policy.critical.extend(file.boot.critical);
         policy.detect = file.boot.detect.or(policy.detect);
         policy.on_failure = file.boot.on_failure.unwrap_or(policy.on_failure);
+        policy.preflight = file.boot.preflight.or(policy.preflight);
         policy.jobs = file.build.jobs.or(policy.jobs);
         policy.timeout =
             file.build.timeout.map(|seconds| Duration::from_secs(seconds.get().into())).or(policy.timeout);
@@ -237,11 +253,12 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "[boot]\ncritical = [\"zfs\"]\ndetect = false\non_failure = \"abort\"\n\
+        let text = "[boot]\ncritical = [\"zfs\"]\ndetect = false\non_failure = \"abort\"\npreflight = \"off\"\n\
                     [build]\njobs = 3\ntimeout = 600\n\
                     [initramfs]\ngenerator = \"update-initramfs\"\n[module.nvidia]\ncritical = true\n";
         let policy = merge(&[file("/p", text)]).unwrap();
         assert_eq!((policy.on_failure, policy.detects()), (OnFailure::Abort, false));
+        assert_eq!(policy.preflight, Some(Preflight::Off));
         assert_eq!(policy.jobs.map(NonZeroU32::get), Some(3));
         assert_eq!(policy.timeout, Some(Duration::from_secs(600)));
         assert_eq!(policy.generator, Generator::UpdateInitramfs);

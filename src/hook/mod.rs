@@ -10,6 +10,7 @@ mod grub;
 mod image;
 mod kernel_install;
 mod package;
+mod preflight;
 
 use anyhow::{Result, bail};
 
@@ -39,6 +40,7 @@ pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "debian" => debian::run(session, args),
         "grub" => grub::run(session),
         "boot" => boot::run(session),
+        "trial" => preflight::trial(session),
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),
         _ => bail!(

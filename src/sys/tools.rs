@@ -39,8 +39,10 @@ const CLEARED: [&str; 9] = [
 pub enum Tool {
     Bash,
     Booster,
+    Bsdtar,
     ClrBootManager,
     Depmod,
+    DpkgDeb,
     Dracut,
     GrubMkconfig,
     KernelInstall,
@@ -65,8 +67,10 @@ impl Tool {
         match self {
             Self::Bash => "bash",
             Self::Booster => "booster",
+            Self::Bsdtar => "bsdtar",
             Self::ClrBootManager => "clr-boot-manager",
             Self::Depmod => "depmod",
+            Self::DpkgDeb => "dpkg-deb",
             Self::Dracut => "dracut",
             Self::GrubMkconfig => "grub-mkconfig",
             Self::KernelInstall => "kernel-install",
@@ -89,6 +93,8 @@ impl Tool {
     /// The package that brings it, as most distributions call it.
     fn package(self) -> &'static str {
         match self {
+            Self::Bsdtar => "libarchive",
+            Self::DpkgDeb => "dpkg",
             Self::Depmod | Self::Modprobe | Self::WeakModules => "kmod",
             Self::GrubMkconfig | Self::UpdateGrub => "grub2-common",
             Self::KernelInstall => "systemd",
