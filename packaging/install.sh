@@ -61,7 +61,12 @@ if [ "$family" != clear ]; then
     settings hooks/etc/framework.conf /etc/dkms/framework.conf
     install -d -m 755 "$dest/etc/dkms/framework.conf.d" "$dest/etc/dkms/policy.d" "$dest/var/lib/dkms"
 fi
-[ "$family" != arch ] || program hooks/initcpio/post/dkms "$prefix/lib/initcpio/post/dkms"
+if [ "$family" = arch ]; then
+    program hooks/initcpio/post/dkms "$prefix/lib/initcpio/post/dkms"
+    for hook in pacman/*.hook; do
+        data "$hook" "$prefix/share/libalpm/hooks/${hook#pacman/}"
+    done
+fi
 if [ "$family" = debian ]; then
     for hook in hooks/kernel/*/dkms; do
         program "$hook" "/etc/${hook#hooks/}"

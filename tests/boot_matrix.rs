@@ -18,7 +18,7 @@ use rstest::rstest;
 enum Fault {
     /// The module does not compile.
     DoesNotCompile,
-    /// It was built against other symbols than the kernel has.
+    /// What was built for it before was built against other symbols than it has now.
     ChecksumMismatch,
     /// It needs a symbol that nobody has.
     MissingSymbol,
@@ -44,14 +44,15 @@ done
 /// Takes all there is.
 const FILLER: &str = "#!/bin/sh\ndd if=/dev/zero of=/filler bs=1M 2>/dev/null\ndd if=/dev/zero of=/filler2 bs=512 2>/dev/null\ntrue\n";
 
-/// Changes the checksum of the first symbol that the module was built against.
-const TAMPER: &str = r#"#!/bin/sh
-set -e
-[ "$kernelver" = "$(cat /root/broken-for)" ] || exit 0
+/// Changes the checksum of the first symbol that the kept module was built against.
+const TAMPER: &str = "set -e
+dkms build crit/1.0 -k NEW
+cd /var/lib/dkms/crit/1.0/NEW/*/module
+if [ -e crit.ko.xz ]; then busybox unxz crit.ko.xz; fi
 objcopy --dump-section __versions=/tmp/versions crit.ko
-printf '\1\2\3\4' | dd of=/tmp/versions conv=notrunc bs=1 2>/dev/null
+printf '\\1\\2\\3\\4' | dd of=/tmp/versions conv=notrunc bs=1 2>/dev/null
 objcopy --update-section __versions=/tmp/versions crit.ko
-"#;
+";
 
 const SOURCE: &str = "/usr/src/crit-1.0";
 
@@ -68,9 +69,7 @@ impl Fault {
         }
         let change = match self {
             Self::DoesNotCompile => String::new(),
-            Self::ChecksumMismatch => {
-                format!("echo {new} >/root/broken-for\n{}", script("tamper", TAMPER, "POST_BUILD"))
-            }
+            Self::ChecksumMismatch => TAMPER.replace("NEW", new),
             Self::MissingSymbol => format!(
                 "cd {SOURCE}; sed -i 's/return 0;/return nobody_has_this();/' crit.c\n\
                  sed -i '1i #ifdef CHANGED_INTERFACE\\nint nobody_has_this(void);\\n#else\\n\
@@ -96,14 +95,14 @@ impl Fault {
         machine.mend();
         let change = match self {
             Self::DoesNotCompile => "",
-            Self::ChecksumMismatch => "rm /root/broken-for",
+            Self::ChecksumMismatch => "dkms unbuild crit/1.0 -k NEW",
             Self::MissingSymbol => "sed -i 's/^#ifdef CHANGED_INTERFACE/#if 0/' /usr/src/crit-1.0/crit.c",
             Self::NotInInitramfs => "echo crit >>/etc/initramfs-tools/modules",
             Self::NoHeaders => "dpkg -i /root/debs/linux-headers-*.deb",
             Self::DiskFull => "rm -f /filler*; sed -i /PRE_BUILD/d /usr/src/crit-1.0/dkms.conf",
             Self::Killed => "sed -i /PRE_BUILD/d /usr/src/crit-1.0/dkms.conf",
         };
-        disk.sh(change).succeeds();
+        disk.sh(&change.replace("NEW", new)).succeeds();
         disk.sh("dpkg --configure -a").succeeds();
         let again = match self {
             Self::NotInInitramfs => format!("update-initramfs -u -k {new}"),
@@ -149,7 +148,12 @@ fn a_kernel_that_lacks_what_the_machine_needs_is_not_booted(
 
     if !matches!(fault, Fault::NotInInitramfs) {
         machine.assert_new_without_gate();
-        machine.boots_new("FAIL");
+        if fault.lets_dpkg_go_on() {
+            machine.boots_new("FAIL");
+        } else {
+            // It has no initramfs yet.
+            machine.disk.does_not_come_up();
+        }
         // As it was.
         machine.update_the_loader().succeeds();
         machine.assert_stays_on_old();

@@ -29,7 +29,15 @@ const EVERYWHERE: [&str; 12] = [
 
 const RED_HAT: [&str; 2] = ["etc/dkms/framework.conf", "etc/grub.d/zz_dkms"];
 
-const ARCH: [&str; 3] = ["etc/dkms/framework.conf", "etc/grub.d/zz_dkms", "usr/lib/initcpio/post/dkms"];
+const ARCH: [&str; 7] = [
+    "etc/dkms/framework.conf",
+    "etc/grub.d/zz_dkms",
+    "usr/lib/initcpio/post/dkms",
+    "usr/share/libalpm/hooks/50-dkms-preflight.hook",
+    "usr/share/libalpm/hooks/70-dkms-install.hook",
+    "usr/share/libalpm/hooks/70-dkms-upgrade.hook",
+    "usr/share/libalpm/hooks/71-dkms-remove.hook",
+];
 
 /// A bundle has nothing in /etc.
 const CLEAR: [&str; 3] = [
@@ -57,7 +65,7 @@ fn repository() -> &'static Path {
 fn install(dest: &Path, family: &str) -> std::process::Output {
     let tree = dest.join("repository");
     fs_err::create_dir_all(tree.join("build")).unwrap();
-    let parts = ["packaging", "hooks", "install.d", "apt", "clear-linux", "man"];
+    let parts = ["packaging", "hooks", "install.d", "apt", "clear-linux", "pacman", "man"];
     let copied = Command::new("cp").arg("-r").args(parts).arg(&tree).current_dir(repository()).status();
     assert!(copied.unwrap().success());
     fs_err::write(tree.join("build/dkms"), "#!/bin/sh\n").unwrap();
@@ -114,7 +122,7 @@ fn the_manual_names_every_hook(#[case] family: &str) {
     install(dest.path(), family);
     let manual = fs_err::read_to_string(repository().join("man/dkms.8")).unwrap();
     for file in files(&dest.path().join("root")) {
-        let is_hook = ["etc/", "usr/lib/"].iter().any(|start| file.starts_with(start));
+        let is_hook = ["etc/", "usr/lib/", "usr/share/libalpm/"].iter().any(|start| file.starts_with(start));
         let named = match file.strip_prefix("usr/lib/systemd/system/") {
             Some(unit) => manual.contains(&format!(".It Pa {unit}\n")),
             None => manual.contains(&format!(".It Pa /{file}")),

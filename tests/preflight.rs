@@ -20,7 +20,10 @@ fn machine(source: Source, policy: &str) -> Lab {
     lab.fetch(&["patch", "hello", &format!("linux-headers-{new}"), &format!("linux-image-{new}")]);
     lab.apt_install_ours().succeeds();
     let lab = lab.source("foo", "1.0", source);
-    lab.write("usr/src/foo-1.0/Makefile", "obj-m := foo.o\n$(shell echo $(KERNELRELEASE) >>/root/compiled)\n");
+    lab.write(
+        "usr/src/foo-1.0/Makefile",
+        "obj-m := foo.o\n$(shell echo $(KERNELRELEASE) >>/root/compiled)\n",
+    );
     lab.write("etc/dkms/policy.toml", policy);
     lab.run(["add", "foo/1.0"]).succeeds();
     lab
@@ -34,7 +37,9 @@ fn update(lab: &Lab) -> Ran {
 /// Nothing of the trial outlives it.
 #[track_caller]
 fn assert_tidy(lab: &Lab) {
-    lab.sh("ls -A /var/tmp; grep dkms-trial /proc/self/mountinfo || true").succeeds().says_nothing_of("dkms-trial");
+    lab.sh("ls -A /var/tmp; grep dkms-trial /proc/self/mountinfo || true")
+        .succeeds()
+        .says_nothing_of("dkms-trial");
 }
 
 #[rstest]

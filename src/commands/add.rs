@@ -72,7 +72,7 @@ pub fn register_if_missing(session: &Session, id: &ModuleId) -> Result<()> {
 }
 
 /// The module that a source tree holds.
-pub(super) fn identify(session: &Session, directory: &Path) -> Result<ModuleId> {
+pub fn identify(session: &Session, directory: &Path) -> Result<ModuleId> {
     let conf = fs::canonicalize(directory)?.join("dkms.conf");
     let loaded = session.tree.load_from(&conf, None, None, session.scope())?;
     Ok(loaded.conf.id)

@@ -79,21 +79,34 @@ fn mention(session: &Session, id: &ModuleId, target: &Target) {
 
 /// Installs one registered module for one kernel, and does it again if it is there: its source may
 /// have changed, or `is_built` says that what is kept has just come. For hooks.
-pub fn install_anew(session: &Session, id: &ModuleId, target: &Target, is_built: bool) -> Result<RunResult> {
+/// `later` says that somebody makes the initramfs after us.
+pub fn install_anew(
+    session: &Session,
+    id: &ModuleId,
+    target: &Target,
+    is_built: bool,
+    later: bool,
+) -> Result<RunResult> {
     let redo = if is_built { Redo::Install } else { Redo::Build };
     let items = items(session, id, target, Goal::Installed, redo)?;
-    let result = with_rebuilds(session, target, items)?;
+    let initramfs = if later { Initramfs::Later } else { Initramfs::Ours };
+    let result = with_rebuilds(session, target, items, initramfs)?;
     finish(session, target, &result)?;
     Ok(result)
 }
 
 fn one(session: &Session, id: &ModuleId, target: &Target, goal: Goal) -> Result<RunResult> {
-    with_rebuilds(session, target, items(session, id, target, goal, Redo::No)?)
+    with_rebuilds(session, target, items(session, id, target, goal, Redo::No)?, Initramfs::Ours)
 }
 
-fn with_rebuilds(session: &Session, target: &Target, mut items: Vec<Item>) -> Result<RunResult> {
+fn with_rebuilds(
+    session: &Session,
+    target: &Target,
+    mut items: Vec<Item>,
+    initramfs: Initramfs,
+) -> Result<RunResult> {
     items.extend(rebuilds(session, target, &items)?);
-    run(session, target, &items, Initramfs::Ours)
+    run(session, target, &items, initramfs)
 }
 
 /// The failure of the module that was asked for is the run's; those of others are printed on the

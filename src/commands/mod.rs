@@ -38,11 +38,13 @@ use crate::sys::report::Report;
 use crate::sys::signals;
 use session::Session;
 
+pub use add::{identify, register_if_missing};
 pub use autoinstall::{Autoinstalled, Caller, autoinstall, has_been_disabled, kernels};
 pub use gate::{grub_script, hold_unproven, mark_pending, prove_installed};
 pub use install::install_anew;
 pub use items::Done;
 pub use kernel::kernel_gone;
+pub use remove::{let_go_without_successor, retain_source};
 pub use revise::{look_again, mark_booted};
 pub use rpm_upgrade::note_of_scriptlet;
 pub use run::RunResult;

@@ -83,6 +83,30 @@ pub(super) fn remove(session: &Session, module: &ModuleArg, targets: &TargetArgs
     Ok(code)
 }
 
+/// Takes a version out of the tree whose source is about to go, and leaves what it has installed
+/// until a successor is in place. For package managers whose removals may be one half of an upgrade.
+pub fn retain_source(session: &Session, id: &ModuleId) -> Result<()> {
+    if !session.tree.is_registered(id) {
+        return Ok(());
+    }
+    for target in session.tree.targets(id) {
+        retain(session, id, &target)?;
+        delete_build(session, id, &target)?;
+    }
+    forget(session, id)
+}
+
+/// Takes out what is kept of modules that nobody has registered again.
+pub fn let_go_without_successor(session: &Session) -> Result<()> {
+    for kept in session.tree.all_retained() {
+        if session.tree.versions(kept.id.name())?.is_empty() {
+            let_go(session, &kept, true)?;
+        }
+    }
+    look_after_removal(session);
+    Ok(())
+}
+
 /// A version of which nothing is left but what an upgrade kept installed.
 fn remove_retained(session: &Session, module: &ModuleArg) -> Result<Option<u8>> {
     let ModuleArg::Named { name, version: Some(version) } = module else { return Ok(None) };

@@ -112,15 +112,16 @@ fn try_kernel(
 /// The directories that packages of kernels and modules bring files to, and our own.
 fn covered(session: &Session) -> Vec<PathBuf> {
     let tree = &session.tree;
-    let mut directories = vec![tree.path("/usr"), tree.dkms.clone()];
-    for directory in [tree.path("/lib"), tree.source.clone(), tree.install.clone()] {
-        let is_link = directory.is_symlink();
-        let is_covered = directories.iter().any(|covered| directory.starts_with(covered));
-        if directory.is_dir() && !is_link && !is_covered {
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for directory in
+        ["/usr", "/lib"].map(|path| tree.path(path)).iter().chain([&tree.dkms, &tree.source, &tree.install])
+    {
+        // Where /lib is a link it is covered with what it leads to.
+        let Ok(directory) = fs_err::canonicalize(directory) else { continue };
+        if !directories.iter().any(|covered| directory.starts_with(covered)) {
             directories.push(directory);
         }
     }
-    directories.retain(|directory| directory.is_dir());
     directories
 }
 

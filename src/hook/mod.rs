@@ -10,6 +10,7 @@ mod grub;
 mod image;
 mod kernel_install;
 mod package;
+mod pacman;
 mod preflight;
 
 use anyhow::{Result, bail};
@@ -40,12 +41,13 @@ pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "debian" => debian::run(session, args),
         "grub" => grub::run(session),
         "boot" => boot::run(session),
+        "pacman" => pacman::run(session, args),
         "trial" => preflight::trial(session),
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),
         _ => bail!(
             "unknown hook protocol '{protocol}'; known are: apt, image, clear, kernel-install, debian, grub, boot, autoinstaller, \
-             common-postinst"
+             common-postinst, pacman"
         ),
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> 
     for kernel in kernels(session)? {
         let target = Target { kernel, arch: arch.clone().unwrap_or_else(|| session.tree.arch.clone()) };
         report.line(format_args!("\nBuilding initial module {id} for {}", target.kernel));
-        let result = commands::install_anew(session, &id, &target, brought.contains(&target))?;
+        let result = commands::install_anew(session, &id, &target, brought.contains(&target), false)?;
         held |= result.gate.as_ref().is_some_and(|outcome| outcome.holds_for(&id));
         for (_, done) in result.modules {
             match done {

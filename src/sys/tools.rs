@@ -51,6 +51,7 @@ pub enum Tool {
     Mkinitcpio,
     Modprobe,
     Openssl,
+    PacmanConf,
     Patch,
     Rpm,
     Strip,
@@ -79,6 +80,7 @@ impl Tool {
             Self::Mkinitcpio => "mkinitcpio",
             Self::Modprobe => "modprobe",
             Self::Openssl => "openssl",
+            Self::PacmanConf => "pacman-conf",
             Self::Patch => "patch",
             Self::Rpm => "rpm",
             Self::Strip => "strip",
@@ -94,6 +96,7 @@ impl Tool {
     fn package(self) -> &'static str {
         match self {
             Self::Bsdtar => "libarchive",
+            Self::PacmanConf => "pacman",
             Self::DpkgDeb => "dpkg",
             Self::Depmod | Self::Modprobe | Self::WeakModules => "kmod",
             Self::GrubMkconfig | Self::UpdateGrub => "grub2-common",

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fs_err as fs;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -31,8 +31,7 @@ impl View {
     /// Fails where mounting is not allowed, as in most containers.
     pub fn begin(scratch: &Path) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNS).context("leaving the mounts that everybody sees")?;
-        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-            .context("keeping mounts from everybody else")?;
+        keep_private(scratch)?;
         let mut view = Self { scratch: scratch.to_owned(), is_tmpfs: false, layers: 0 };
         // Many file systems cannot carry an upper layer: another overlay, network file systems.
         if view.overlay(&view.probe()?, Path::new("/usr"), None, true).is_err() {
@@ -60,6 +59,11 @@ impl View {
     /// `kept` are places whose changes stay.
     pub fn cover(&mut self, directories: &[PathBuf], kept: &[PathBuf]) -> Result<()> {
         let mounted = mount_points()?;
+        if let Some(outside) =
+            directories.iter().find(|directory| !mounted.iter().any(|point| directory.starts_with(point)))
+        {
+            bail!("{} is in a chroot that is no mount point", outside.display());
+        }
         let mut lower = Vec::new();
         for directory in directories {
             lower.push((directory.clone(), true));
@@ -130,6 +134,26 @@ impl View {
         }
         Ok(())
     }
+}
+
+/// Keeps what is mounted from now on from everybody else. In a chroot / is often no mount point; what
+/// is mounted in it is seen all the same, and only below that may anything be mounted then.
+fn keep_private(scratch: &Path) -> Result<()> {
+    let whole = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
+    if whole.is_ok() {
+        return Ok(());
+    }
+    let mounted = mount_points()?;
+    for point in &mounted {
+        mount(NONE, point, NONE, MsFlags::MS_PRIVATE, NONE)
+            .with_context(|| format!("keeping what is mounted at {} from everybody else", point.display()))?;
+    }
+    for needed in [scratch, Path::new("/usr")] {
+        if !mounted.iter().any(|point| needed.starts_with(point)) {
+            bail!("{} is in a chroot that is no mount point", needed.display());
+        }
+    }
+    Ok(())
 }
 
 fn bind(from: &Path, to: &Path) -> Result<()> {

@@ -150,6 +150,12 @@ impl Disk {
         }
     }
 
+    /// Boots the machine, which must not get as far as its init.
+    pub fn does_not_come_up(&self) {
+        let ran = self.script("boot", &[], Some(self.image()), &["--limit", "60"]);
+        ran.fails().says("did not boot");
+    }
+
     /// Boots the machine until it powers off, and holds what was foretold against what came.
     pub fn boots(&self) -> Booted {
         let foretold = self.predicted();

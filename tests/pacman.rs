@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The real pacman, with packages that the real makepkg has made: kernels with real headers and
+//! modules, among hooks in mkinitcpio's places which take the old kernel out of /boot before the
+//! transaction and put the new one there after it.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use common::{Lab, Ran, Series};
+use rstest::rstest;
+
+/// What mkinitcpio's hooks do at these places.
+const STUBS: [(&str, &str, &str); 2] = [
+    ("60-stub-remove", "PreTransaction", "rm -f /boot/vmlinuz; echo STUB 60"),
+    ("90-stub-install", "PostTransaction", "cp /usr/lib/modules/*/vmlinuz /boot/; echo STUB 90"),
+];
+
+/// A machine with pacman, on which nothing is installed by it yet.
+fn machine() -> Lab {
+    let lab = Lab::new()
+        .headers(Series::Old.release())
+        .headers(Series::New.release())
+        .packages_and_dependencies(&["pacman-package-manager", "makepkg", "libarchive-tools", "fakeroot"]);
+    lab.sh(
+        "mkdir -p /repo /boot /var/lib/pacman; [ -e /usr/bin/dkms ] || ln -s /usr/sbin/dkms /usr/bin/dkms",
+    )
+    .succeeds();
+    lab.write(
+        "etc/pacman.conf",
+        "[options]\nArchitecture = auto\nSigLevel = Never\n[test]\nServer = file:///repo\n",
+    );
+    for (name, when, script) in STUBS {
+        let hook = format!(
+            "[Trigger]\nType = Path\nOperation = Install\nOperation = Upgrade\nOperation = Remove\n\
+             Target = usr/lib/modules/*/vmlinuz\n[Action]\nWhen = {when}\nExec = /bin/sh -c \"{script}\"\n"
+        );
+        lab.write(&format!("usr/share/libalpm/hooks/{name}.hook"), &hook);
+    }
+    for hook in fs_err::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/pacman")).unwrap() {
+        let hook = hook.unwrap();
+        let text = fs_err::read_to_string(hook.path()).unwrap();
+        lab.write(&format!("usr/share/libalpm/hooks/{}", hook.file_name().to_string_lossy()), &text);
+    }
+    // What the packages are to bring is not there before they do.
+    for series in [Series::Old, Series::New] {
+        let release = series.release();
+        lab.sh(&format!(
+            "d=/tmp/headers-{release}/usr/lib/modules/{release}; mkdir -p $d
+             cp -aL /usr/src/linux-headers-{release} $d/build
+             d=/tmp/kernel-{release}/usr/lib/modules/{release}; mkdir -p $d
+             echo {release} >$d/vmlinuz; touch $d/modules.order $d/modules.builtin
+             rm -rf /lib/modules/{release} /usr/src/linux-headers-{release}"
+        ))
+        .succeeds();
+    }
+    kernel(&lab, Series::Old);
+    lab
+}
+
+/// Puts a kernel and its headers into the repository.
+fn kernel(lab: &Lab, series: Series) {
+    let release = series.release();
+    let version = release.replace('-', ".");
+    package(lab, "linux-test", &version, &format!("/tmp/kernel-{release}"));
+    package(lab, "linux-test-headers", &version, &format!("/tmp/headers-{release}"));
+}
+
+/// Puts a module's sources into the repository.
+fn module(lab: &Lab, version: &str, body: &str, conf: &str) {
+    let source = format!("tmp/foo-{version}/usr/src/foo-{version}");
+    lab.write(
+        &format!("{source}/Makefile"),
+        "obj-m := foo.o\n$(shell echo $(KERNELRELEASE) >>/tmp/compiled)\n",
+    );
+    lab.write(
+        &format!("{source}/dkms.conf"),
+        &format!(
+            "PACKAGE_NAME=foo\nPACKAGE_VERSION={version}\nBUILT_MODULE_NAME[0]=foo\n\
+             DEST_MODULE_LOCATION[0]=/updates/dkms\nAUTOINSTALL=yes\n{conf}\n"
+        ),
+    );
+    lab.write(
+        &format!("{source}/foo.c"),
+        &format!(
+            "#include <linux/module.h>\nstatic int __init start(void) {{ {body} }}\n\
+             static void __exit stop(void) {{ }}\nmodule_init(start);\nmodule_exit(stop);\n\
+             MODULE_LICENSE(\"GPL\");\nMODULE_VERSION(\"{version}\");\n"
+        ),
+    );
+    package(lab, "foo-dkms", version, &format!("/tmp/foo-{version}"));
+}
+
+fn package(lab: &Lab, name: &str, version: &str, files: &str) {
+    lab.write(
+        &format!("tmp/build-{name}/PKGBUILD"),
+        &format!(
+            "pkgname={name}\npkgver={version}\npkgrel=1\npkgdesc=test\narch=(any)\noptions=(!strip !debug)\n\
+             package() {{\n\tcp -a {files}/. \"$pkgdir\"/\n}}\n"
+        ),
+    );
+    lab.sh(&format!(
+        "cd /tmp/build-{name}; chmod -R a+rX {files}; chmod a+rwx . /repo; rm -f /repo/*.old; rm -rf src pkg
+         setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/tmp PKGEXT=.pkg.tar PKGDEST=/repo makepkg -df
+         cd /repo; repo-add -q test.db.tar /repo/{name}-{version}-1-any.pkg.tar"
+    ))
+    .succeeds();
+}
+
+fn pacman(lab: &Lab, words: &str) -> Ran {
+    lab.sh(&format!("pacman --noconfirm {words} </dev/null"))
+}
+
+const EVERYTHING: &str = "-Sy linux-test linux-test-headers foo-dkms";
+
+/// It runs the old kernel with the module, and the new one is in the repository.
+fn about_to_be_updated(body: &str, conf: &str) -> Lab {
+    let lab = machine();
+    module(&lab, "1.0", body, conf);
+    pacman(&lab, EVERYTHING).succeeds();
+    lab.assert_installed("foo", "1.0", Series::Old.release());
+    kernel(&lab, Series::New);
+    lab
+}
+
+const GOOD: &str = "return 0;";
+
+/// It compiles for the older kernel alone.
+fn broken_for_the_new() -> String {
+    let broken = "\n#include <generated/utsrelease.h>\n_Static_assert(__builtin_strcmp(UTS_RELEASE, \"NEW\"), \"knows nothing of this kernel\");\nreturn 0;";
+    broken.replace("NEW", Series::New.release())
+}
+
+#[track_caller]
+fn assert_boots(lab: &Lab, series: Series) {
+    assert_eq!(lab.sh("cat /boot/vmlinuz").stdout().trim(), series.release());
+}
+
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn a_kernels_update_brings_its_modules() {
+    let lab = about_to_be_updated(GOOD, "BOOT_CRITICAL=yes");
+    lab.sh("rm -f /tmp/compiled").succeeds();
+    let ran = pacman(&lab, "-Syu");
+    ran.succeeds();
+    let said = ran.to_string();
+    let place = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text}: {said}"));
+    assert!(place("Trying kernel modules") < place("STUB 60"), "{said}");
+    assert!(place("Installing kernel modules") < place("STUB 90"), "{said}");
+    lab.assert_installed("foo", "1.0", Series::New.release());
+    assert_boots(&lab, Series::New);
+    lab.sh(&format!("ls -d /usr/lib/modules/{}", Series::Old.release())).fails();
+    lab.sh("dkms status").says_nothing_of(Series::Old.release());
+}
+
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn an_update_after_which_the_machine_would_not_boot_is_stopped() {
+    let lab = about_to_be_updated(&broken_for_the_new(), "BOOT_CRITICAL=yes");
+    pacman(&lab, "-Syu").fails().says("would lack a module").says_nothing_of("STUB 60");
+    assert_boots(&lab, Series::Old);
+    lab.assert_installed("foo", "1.0", Series::Old.release());
+    pacman(&lab, "-Q linux-test").says(&Series::Old.release().replace('-', "."));
+}
+
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn an_update_without_an_optional_module_goes_through() {
+    let lab = about_to_be_updated(&broken_for_the_new(), "");
+    pacman(&lab, "-Syu").succeeds().says("boots without it").says("STUB 90");
+    assert_boots(&lab, Series::New);
+    lab.assert_not_installed("foo", Series::New.release());
+}
+
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn a_module_stays_until_its_successor_is_in_place_or_its_package_is_gone() {
+    let lab = machine();
+    let old = Series::Old.release();
+    module(&lab, "1.0", GOOD, "");
+    pacman(&lab, EVERYTHING).succeeds();
+
+    module(&lab, "2.0", "return no_such_function();", "");
+    pacman(&lab, "-Syu").succeeds().says("boots without it");
+    lab.sh(&format!("modinfo -k {old} -F version foo")).succeeds().says("1.0");
+
+    module(&lab, "3.0", GOOD, "");
+    pacman(&lab, "-Syu").succeeds();
+    lab.assert_installed("foo", "3.0", old);
+
+    pacman(&lab, "-R foo-dkms").succeeds();
+    lab.assert_not_installed("foo", old);
+    assert_eq!(lab.sh("dkms status; ls /var/lib/dkms").stdout(), "");
+}
