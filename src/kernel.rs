@@ -139,6 +139,11 @@ impl KernelConfig {
         Self(text.into())
     }
 
+    /// The whole configuration.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The value of a symbol, without its quotes; `CONFIG_` belongs to the name.
     pub fn value(&self, name: &str) -> Option<&str> {
         let assignment = format!("{name}=");

@@ -13,7 +13,7 @@
 //!                                         ├─ package    archives of modules
 //!                                         └─ trial      a view of the system with packages in it
 //!
-//! below them: tree, conf, kernel, machine, module, module_file; below those: sys
+//! below them: store; tree, conf, kernel, machine, module, module_file; below those: sys
 //! ```
 //!
 //! Nothing calls upwards, and the rooms right of `commands` do not call each other, except that
@@ -38,6 +38,14 @@
 //! place, journalled, swapped in by rename, the old content kept until the end. Each run that
 //! changes something first finishes what a dead one left. Locks are flock(2) on files in
 //! `.hooks/locks`, taken in the order module, kernel; none can go stale.
+//!
+//! # What was built before (`store`)
+//!
+//! A build that succeeds is stored under a digest of all that it depends on: the kernel's headers,
+//! the module's sources and conf, compilers, environment, installed dependencies
+//! (`build/stored.rs`). The next one with the same inputs takes the modules from there, is checked,
+//! signed and kept like any other, and says and leaves the same. What cannot be told in advance is
+//! compiled.
 //!
 //! # The gate
 //!
@@ -78,6 +86,7 @@ pub mod module;
 pub mod module_file;
 pub mod package;
 pub mod plan;
+pub mod store;
 pub mod sys;
 pub mod tree;
 pub mod trial;

@@ -34,6 +34,14 @@ impl MakeLog {
         Ok(log)
     }
 
+    /// Goes on with the log of an earlier build, saying where it comes from.
+    pub fn resume(path: &Path, text: &[u8]) -> Result<Self> {
+        let mut log = Self::create(path)?;
+        log.file.write_all(text)?;
+        writeln!(log.file, "\nTaken from the store of built modules: nothing was compiled\n{}", date())?;
+        Ok(log)
+    }
+
     /// Starts a log without a header, in the place of an earlier one.
     pub fn create(path: &Path) -> Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;

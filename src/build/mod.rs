@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Turns a module's source into verified files kept in the dkms tree: prepare, patch, make,
-//! strip, verify, sign, compress, store. Never writes to the install tree.
+//! strip, verify, sign, compress, keep; or takes from the store what was built before. Never writes
+//! to the install tree.
 
 mod cause;
 pub mod cross;
 pub mod jobs;
+mod keep;
 pub mod keys;
 pub mod log;
 mod prepare;
 pub use prepare::{has_source, script_command};
 pub mod sign;
-mod store;
+mod stored;
 pub mod symbols;
 
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use crate::conf::compressors::Compressors;
 use crate::conf::make;
 use crate::failure::Failure;
 use crate::module::{ModuleId, Target};
+use crate::store::Store;
 use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::tools::{Ended, Run, Tool};
@@ -58,6 +61,20 @@ pub struct Build<'a> {
     pub cross: Option<&'a Cross>,
     /// dkms's variables, for commands and scripts.
     pub variables: &'a [(String, String)],
+    /// Where builds are stored.
+    pub store: &'a Store<'a>,
+    /// Whether it is to be compiled whatever is stored (`--force`).
+    pub anew: bool,
+}
+
+/// A make command in its three forms.
+struct Command {
+    /// What is run.
+    line: String,
+    /// As dkms shows it.
+    shown: String,
+    /// Whether it is a make that shares our jobs.
+    ours: bool,
 }
 
 /// A file that the build has to make, and what it is called when it is kept.
@@ -71,9 +88,13 @@ struct Product {
 }
 
 impl Build<'_> {
-    /// Builds the module and keeps the files. A failure leaves `build/` with its make.log and
-    /// whatever was kept of an earlier build.
+    /// Builds the module, or takes it from the store, and keeps the files. A failure leaves `build/`
+    /// with its make.log and whatever was kept of an earlier build.
     pub fn run(&self) -> Result<()> {
+        let key = stored::key(self);
+        if let Some(found) = key.as_ref().filter(|_| !self.anew).and_then(|key| stored::find(self, key)) {
+            return stored::bring(self, found);
+        }
         let build_dir = prepare::build_dir(self.tree, self.id)?;
         let mut log = MakeLog::start(&build_dir, self.id, self.target)?;
         prepare::patch(self, &build_dir, &mut log)?;
@@ -81,21 +102,24 @@ impl Build<'_> {
             self.script("pre_build", script, &mut log)?;
         }
         self.make(&mut log)?;
-        let stored = store::keep(self, &build_dir, &log)?;
+        let images = keep::results(self, &build_dir, &log)?;
+        let kept = keep::keep(self, &build_dir, &images, &[], &log)?;
         if let Some(script) = &self.loaded.conf.scripts.post_build {
             // It may look for the files where they are kept, and what it says belongs to the log.
             if let Err(error) = self.script("post_build", script, &mut log) {
-                stored.undo()?;
-                store::tidy(self);
+                kept.undo()?;
+                keep::tidy(self);
                 return Err(error);
             }
-            store::keep_log(self, &log)?;
+            keep::keep_log(self, &log)?;
         }
-        stored.keep()?;
-        files::remove(&build_dir)
+        kept.keep()?;
+        files::remove(&build_dir)?;
+        stored::put(self, key.as_ref(), images);
+        Ok(())
     }
 
-    fn make(&self, log: &mut MakeLog) -> Result<()> {
+    fn command(&self) -> Command {
         let conf = &self.loaded.conf;
         let build_dir = self.tree.build_dir(self.id).display().to_string();
         let kernel_dir = self.kernel.path.display().to_string();
@@ -111,10 +135,14 @@ impl Build<'_> {
         // A make of ours gets no -jN, which would make it leave the jobserver; every other program
         // brings its own parallelism, if any.
         let ours = whole.starts_with("make ");
-        let quiet_jobs = if ours { line("") } else { whole };
+        Command { line: if ours { line("") } else { whole }, shown, ours }
+    }
+
+    fn make(&self, log: &mut MakeLog) -> Result<()> {
+        let Command { line, shown, ours } = self.command();
         // One of ours whose conf says -jN leaves the jobserver all the same.
-        let permit = self.jobs.take(named_jobs(&quiet_jobs))?;
-        let mut run = self.bash(&quiet_jobs)?;
+        let permit = self.jobs.take(named_jobs(&line))?;
+        let mut run = self.bash(&line)?;
         if ours {
             run = run.jobserver(self.jobs.client());
         }
@@ -169,9 +197,9 @@ impl Build<'_> {
         self.report.out(format!("(bad exit status: {})\nFailed command:\n{command}\n", ended.code()));
     }
 
-    /// A command of the conf's, evaluated by a shell that knows the conf's variables, as single
-    /// quotes in a conf put that off until here.
-    fn bash(&self, command: &str) -> Result<Run> {
+    /// A command of the conf's for a shell that knows the conf's variables, as single quotes in a
+    /// conf put that off until here.
+    fn shell_script(&self, command: &str) -> String {
         let mut script = String::new();
         for name in self.loaded.variables.names() {
             let used = command.contains(&format!("${name}")) || command.contains(&format!("${{{name}"));
@@ -179,10 +207,14 @@ impl Build<'_> {
                 script.push_str(&format!("{name}={}\n", shell_words::quote(value)));
             }
         }
-        script.push_str(command);
+        script + command
+    }
+
+    /// Runs a command of the conf's.
+    fn bash(&self, command: &str) -> Result<Run> {
         Ok(Run::new(Tool::Bash)?
             .arg("-c")
-            .arg(script)
+            .arg(self.shell_script(command))
             .english()
             .envs(self.variables)
             .envs(&self.cross.map(Cross::variables).unwrap_or_default())

@@ -65,7 +65,7 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
             let directory = build_dir.join("patches/").display().to_string();
             return Err(Failure::PatchMissing { patch: patch.to_owned(), directory }.into());
         }
-        let shown = format!("patch -p1 < ./patches/{patch}");
+        let shown = patch_command(patch);
         build.begin(&format!("Applying patch {patch}"), &shown);
         let run = Run::new(Tool::Patch)?
             .arg("-p1")
@@ -83,6 +83,11 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
         build.report.out(" done.\n");
     }
     Ok(())
+}
+
+/// How a patch is applied, as it is shown.
+pub(super) fn patch_command(patch: &str) -> String {
+    format!("patch -p1 < ./patches/{patch}")
 }
 
 /// A script of the module's: its first word is a file in `directory`, or an executable that the

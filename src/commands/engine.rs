@@ -20,6 +20,7 @@ use crate::conf::policy::Policy;
 use crate::failure::Failure;
 use crate::install::{How, Placement, depmod};
 use crate::module::{ModuleId, State, Target};
+use crate::store::Store;
 use crate::sys::report::Report;
 use crate::sys::tools::{Run, Tool};
 use crate::tree::kernels::BuildDir;
@@ -33,6 +34,7 @@ pub(super) struct Engine<'a> {
     jobs: Jobs,
     kernel: Option<(BuildDir, KernelSymbols)>,
     signer: Option<Signer>,
+    store: Store<'a>,
     /// What there is to say about signing, if not before everything else: the item whose title
     /// goes before it.
     signing: Option<(usize, Report)>,
@@ -62,7 +64,7 @@ impl<'a> Engine<'a> {
         session: &'a Session,
         target: &'a Target,
         items: &'a [Item],
-        policy: &Policy,
+        policy: &'a Policy,
     ) -> Result<Self> {
         let kernel = session.tree.kernel_build_dir(
             &target.kernel,
@@ -79,6 +81,7 @@ impl<'a> Engine<'a> {
                 (build_dir, symbols)
             }),
             signer: None,
+            store: Store::new(&session.tree, policy),
             signing: None,
             limit: policy.timeout,
         };
@@ -317,6 +320,8 @@ impl<'a> Engine<'a> {
             built_against: &self.built_against(item),
             cross: cross.as_ref(),
             variables: &session.environment(id, Some(target)),
+            store: &self.store,
+            anew: session.options.force,
         }
         .run()
         .inspect_err(|error| attempts::keep_log(session, target, id, error, report))

@@ -65,6 +65,7 @@ pub fn try_transaction(session: &Session, request: &Request) -> Result<()> {
     let new_sources = sources_in(&view.new_files());
     // What is built is kept, and nobody else works on it meanwhile.
     let kept = ["store", "locks"].map(|name| tree.hooks_dir().join(name));
+    kept.iter().try_for_each(fs_err::create_dir_all)?;
     view.cover(&covered(session), &kept)?;
     session.begin_changes()?;
     for name in &new_sources {

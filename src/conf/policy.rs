@@ -72,11 +72,15 @@ pub struct Policy {
     pub timeout: Option<Duration>,
     /// `[initramfs] generator`
     pub generator: Generator,
+    /// `[store] size`, in MiB: how much is kept of what was built; 0 for nothing.
+    pub store_size: Option<u32>,
     /// `[module.NAME] critical`, by name.
     pub module_critical: BTreeMap<String, bool>,
     /// `[module.NAME] initramfs`, by name: whether the module has to be there. Not where that is to
     /// be found out ("auto").
     pub module_initramfs: BTreeMap<String, bool>,
+    /// `[module.NAME] store`, by name: whether what is built of the module is kept in the store.
+    pub module_store: BTreeMap<String, bool>,
 }
 
 /// Where a policy names boot-critical modules, for people.
@@ -132,6 +136,7 @@ struct File {
     boot: Boot,
     build: Build,
     initramfs: Initramfs,
+    store: Store,
     module: BTreeMap<String, Module>,
 }
 
@@ -159,9 +164,16 @@ struct Initramfs {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct Store {
+    size: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct Module {
     critical: Option<bool>,
     initramfs: Option<Need>,
+    store: Option<bool>,
 }
 
 /// `true`, `false` or `"auto"`.
@@ -205,9 +217,13 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
         policy.timeout =
             file.build.timeout.map(|seconds| Duration::from_secs(seconds.get().into())).or(policy.timeout);
         policy.generator = file.initramfs.generator.unwrap_or(policy.generator);
+        policy.store_size = file.store.size.or(policy.store_size);
         for (name, module) in file.module {
             if let Some(critical) = module.critical {
                 policy.module_critical.insert(name.clone(), critical);
+            }
+            if let Some(store) = module.store {
+                policy.module_store.insert(name.clone(), store);
             }
             match module.initramfs {
                 Some(Need(Some(need))) => drop(policy.module_initramfs.insert(name, need)),
@@ -255,7 +271,8 @@ mod tests {
     fn every_key_is_read() {
         let text = "[boot]\ncritical = [\"zfs\"]\ndetect = false\non_failure = \"abort\"\npreflight = \"off\"\n\
                     [build]\njobs = 3\ntimeout = 600\n\
-                    [initramfs]\ngenerator = \"update-initramfs\"\n[module.nvidia]\ncritical = true\n";
+                    [initramfs]\ngenerator = \"update-initramfs\"\n[store]\nsize = 0\n\
+                    [module.nvidia]\ncritical = true\nstore = false\n";
         let policy = merge(&[file("/p", text)]).unwrap();
         assert_eq!((policy.on_failure, policy.detects()), (OnFailure::Abort, false));
         assert_eq!(policy.preflight, Some(Preflight::Off));
@@ -264,6 +281,7 @@ mod tests {
         assert_eq!(policy.generator, Generator::UpdateInitramfs);
         assert_eq!(policy.critical("zfs"), Some(true));
         assert_eq!(policy.critical("nvidia"), Some(true));
+        assert_eq!((policy.store_size, policy.module_store.get("nvidia")), (Some(0), Some(&false)));
     }
 
     #[test]
@@ -318,6 +336,7 @@ mod tests {
     #[case::wrong_type("# x\n[boot]\ncritical = \"zfs\"\n", 3, "critical")]
     #[case::zero("[build]\njobs = 0\n", 2, "jobs")]
     #[case::negative("[build]\ntimeout = -1\n", 2, "timeout")]
+    #[case::size_in_words("[store]\nsize = \"1G\"\n", 2, "size")]
     #[case::syntax("[boot\ncritical = 1\n", 1, "")]
     #[case::twice("[build]\njobs = 1\njobs = 2\n", 3, "jobs")]
     fn errors_name_file_line_and_key(#[case] text: &str, #[case] line: usize, #[case] key: &str) {

@@ -34,6 +34,16 @@ const CLEARED: [&str; 9] = [
     "LD_LIBRARY_PATH",
 ];
 
+/// The environment variables of ours that the programs we run have, too, sorted by name.
+pub fn inherited() -> Vec<(String, String)> {
+    let kept = |(name, _): &(String, String)| name != "PATH" && !CLEARED.contains(&name.as_str());
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let mut variables: Vec<_> =
+        std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).filter(kept).collect();
+    variables.sort();
+    variables
+}
+
 /// The programs that dkms-hooks ever runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {

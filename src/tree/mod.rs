@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The dkms tree: its paths and states, which are dkms's own, and `.hooks/` beside them, which
-//! is ours (locks, journal, verdicts, attempts).
+//! is ours (locks, journal, verdicts, attempts, store).
 
 pub mod attempts;
 pub mod kernels;
@@ -125,6 +125,11 @@ impl Tree {
     /// Guards `.hooks/unpacked`, where archives are looked at; taken before any other.
     pub fn lock_unpacking(&self, report: &Report) -> Result<Lock> {
         self.lock("unpacking", report)
+    }
+
+    /// Guards the writing of the store of built modules, for short changes only; taken after any other.
+    pub fn lock_store(&self, report: &Report) -> Result<Lock> {
+        self.lock("store", report)
     }
 
     fn lock(&self, name: &str, report: &Report) -> Result<Lock> {

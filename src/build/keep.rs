@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a build made, checked by the kernel's own rules and kept as `<dkms tree>/M/V/K/A`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use fs_err as fs;
@@ -19,9 +19,33 @@ use crate::tree::transaction::{Applied, Transaction};
 /// The beginning of the names of directories in which we stage what is kept.
 const STAGING: &str = ".dkms-kept-";
 
-/// Strips, checks, signs and compresses the results and puts them in the place of an earlier build's.
-pub(super) fn keep(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Applied> {
-    keep_results(build, build_dir, log).inspect_err(|_| tidy(build))
+/// Strips and checks the results; gives their images in the order of the products.
+pub(super) fn results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Vec<Vec<u8>>> {
+    let products = build.products();
+    for product in &products {
+        if !product.path.is_file() {
+            let file = product.path.strip_prefix(build_dir).unwrap_or(&product.path).display().to_string();
+            let (target, log) = (build.target.clone(), log.path().display().to_string());
+            return Err(Failure::ResultMissing { file, target, log }.into());
+        }
+    }
+    strip(build, &products, log)?;
+    let read = products.iter().map(|product| Ok(fs::read(&product.path)?));
+    let images = read.collect::<Result<Vec<_>>>()?;
+    check(build, &images, &log.path())?;
+    Ok(images)
+}
+
+/// Signs and compresses what has been checked and puts it in the place of an earlier build's, with
+/// further files (path, mode, content) that a script had made there.
+pub(super) fn keep(
+    build: &Build<'_>,
+    build_dir: &Path,
+    images: &[Vec<u8>],
+    extra: &[(PathBuf, u32, Vec<u8>)],
+    log: &MakeLog,
+) -> Result<Applied> {
+    keep_images(build, build_dir, images, extra, log).inspect_err(|_| tidy(build))
 }
 
 /// Removes the directories that nothing is kept in after all.
@@ -37,16 +61,13 @@ pub(super) fn keep_log(build: &Build<'_>, log: &MakeLog) -> Result<()> {
     Ok(())
 }
 
-fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Applied> {
-    let products = build.products();
-    for product in &products {
-        if !product.path.is_file() {
-            let file = product.path.strip_prefix(build_dir).unwrap_or(&product.path).display().to_string();
-            let (target, log) = (build.target.clone(), log.path().display().to_string());
-            return Err(Failure::ResultMissing { file, target, log }.into());
-        }
-    }
-    strip(build, &products, log)?;
+fn keep_images(
+    build: &Build<'_>,
+    build_dir: &Path,
+    images: &[Vec<u8>],
+    extra: &[(PathBuf, u32, Vec<u8>)],
+    log: &MakeLog,
+) -> Result<Applied> {
     let target_dir = build.tree.target_dir(build.id, build.target);
     let parent = files::parent(&target_dir)?;
     fs::create_dir_all(parent)?;
@@ -59,10 +80,9 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
     let (modules, logs) = (staged.path().join("module"), staged.path().join("log"));
     fs::create_dir(&modules)?;
     fs::create_dir(&logs)?;
-    check(build, &products, log)?;
     let compression = Compression::of_kernel(&build.kernel.config);
-    for product in &products {
-        let mut image = fs::read(&product.path)?;
+    for (product, image) in build.products().iter().zip(images) {
+        let mut image = image.clone();
         if let Some(signer) = build.signer {
             image = signer.sign(&product.path, image, build.variables, build.report);
         }
@@ -78,6 +98,9 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
     for (name, version) in build.built_against {
         fs::write(staged.path().join(format!(".dep_{name}")), format!("{version}\n"))?;
     }
+    for (path, mode, content) in extra {
+        files::write_atomically(&staged.path().join(path), content, *mode)?;
+    }
     let mut transaction =
         Transaction::new(build.tree, format!("keeping {} built for {}", build.id, build.target), None);
     transaction.put_directory(&target_dir, &staged.keep());
@@ -85,22 +108,22 @@ fn keep_results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Ap
 }
 
 /// Nothing is signed or kept unless the kernel would take all of it.
-fn check(build: &Build<'_>, products: &[Product], log: &MakeLog) -> Result<()> {
+pub(super) fn check(build: &Build<'_>, images: &[Vec<u8>], log: &Path) -> Result<()> {
+    let products = build.products();
     let vermagic = kernel_vermagic(&build.target.kernel, &build.kernel.config);
     let refused = |product: &Product, why: String| {
-        let (file, log) = (product.path.display().to_string(), log.path().display().to_string());
+        let (file, log) = (product.path.display().to_string(), log.display().to_string());
         anyhow::Error::from(Failure::NotLoadable { file, why, log })
     };
     let mut built = Vec::with_capacity(products.len());
-    for product in products {
+    for (product, image) in products.iter().zip(images) {
         let wanted = Wanted {
             name: Some(&product.built),
             kernel: &build.target.kernel,
             machine: Machine::of_kernel(&build.kernel.config, &build.target.arch),
             vermagic: vermagic.as_deref(),
         };
-        let image = fs::read(&product.path)?;
-        let read = check_loadable(&image, wanted).and_then(|info| Built::read(&product.built, info, &image));
+        let read = check_loadable(image, wanted).and_then(|info| Built::read(&product.built, info, image));
         built.push(read.map_err(|error| refused(product, format!("{error:#}")))?);
     }
     let sources = Sources {
