@@ -92,6 +92,32 @@ fn all_modules_together_run_no_more_jobs_than_asked_for() {
     assert_eq!(most.trim(), "2", "two jobs were asked for");
 }
 
+/// A build is remembered with all that the compiler read, not with the release alone.
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn what_was_built_before_of_the_same_things_is_not_compiled_again() {
+    let release = Series::New.release();
+    let lab = Lab::new().kernel(Series::New).registered("foo", "1.0", good());
+    let again = format!(
+        "dkms unbuild foo/1.0 -k {release}; dkms autoinstall -k {release}; \
+         tail -n 2 /var/lib/dkms/foo/1.0/{release}/*/log/make.log"
+    );
+    let stored = "Taken from the store";
+    lab.run(["install", "foo/1.0", "-k", release]).succeeds();
+    lab.sh(&again).succeeds().says(stored);
+    lab.assert_installed("foo", "1.0", release);
+    for change in [
+        "echo >>$(realpath /lib/modules/$K/source)/include/linux/module.h",
+        "echo >>/lib/modules/$K/build/include/generated/autoconf.h",
+        "cp /bin/true /usr/local/bin/clang-99",
+    ] {
+        lab.sh(&format!("K={release}; {change}")).succeeds();
+        lab.sh(&again).succeeds().says_nothing_of(stored);
+        lab.sh(&again).succeeds().says(stored);
+    }
+    lab.assert_installed("foo", "1.0", release);
+}
+
 /// A run that is killed leaves what worked, and the next one finishes.
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]

@@ -53,6 +53,8 @@ fn a_kernels_modules_are_built_before_anything_is_unpacked() {
     let tried = said.find(&format!("Trying modules for kernel {release}")).expect(&said);
     assert!(tried < said.find("Unpacking linux-headers-").expect(&said), "{said}");
     lab.assert_installed("foo", "1.0", release);
+    // What was tried is what is installed: it was compiled once.
+    lab.sh("tail -n 2 /var/lib/dkms/foo/1.0/*/*/log/make.log").succeeds().says("Taken from the store");
     assert_tidy(&lab);
     // A transaction without a kernel tries nothing.
     lab.apt("install hello").succeeds().says_nothing_of("Trying");
