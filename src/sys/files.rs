@@ -24,9 +24,26 @@ fn writing() -> RwLockReadGuard<'static, ()> {
 
 /// Writes a file whole or not at all: beside the target, fsync, rename, fsync the directory.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let _writing = writing();
+    let replacing = || format!("replacing {}", path.display());
+    staged(path, content, mode)?.persist(path).map_err(|failed| failed.error).with_context(replacing)?;
+    sync_directory(parent(path)?)
+}
+
+/// As [`write_atomically`], but never in the place of another file; returns whether the name was free.
+pub fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<bool> {
+    let _writing = writing();
+    match staged(path, content, mode)?.persist_noclobber(path).map_err(|failed| failed.error) {
+        Ok(_) => sync_directory(parent(path)?).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("making {}", path.display())),
+    }
+}
+
+/// A temporary file beside a path, with what is to be there.
+fn staged(path: &Path, content: &[u8], mode: u32) -> Result<tempfile::NamedTempFile> {
     let directory = parent(path)?;
     fs::create_dir_all(directory)?;
-    let _writing = writing();
     let mut staged = tempfile::Builder::new()
         .prefix(".dkms-")
         .permissions(PermissionsExt::from_mode(mode))
@@ -34,11 +51,7 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         .with_context(|| format!("staging {}", path.display()))?;
     staged.write_all(content).with_context(|| format!("writing {}", path.display()))?;
     staged.as_file().sync_all().with_context(|| format!("syncing {}", path.display()))?;
-    staged
-        .persist(path)
-        .map_err(|failed| failed.error)
-        .with_context(|| format!("replacing {}", path.display()))?;
-    sync_directory(directory)
+    Ok(staged)
 }
 
 /// Makes the names in a directory durable.
@@ -281,6 +294,17 @@ mod tests {
         fs::remove_file(kernel.join("full/file")).unwrap();
         remove_empty_below(&kernel);
         assert!(!kernel.exists());
+    }
+
+    #[test]
+    fn a_new_file_takes_nobodys_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/1");
+        assert!(write_new(&path, b"one", 0o600).unwrap());
+        assert!(!write_new(&path, b"two", 0o600).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "what was staged stays");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The dkms tree: its paths and states, which are dkms's own, and `.hooks/` beside them, which
-//! is ours (locks, journal, verdicts, attempts, store).
+//! is ours (locks, journal, verdicts, attempts, store, runs).
 
 pub mod attempts;
 pub mod kernels;
 pub mod registered;
 pub mod retained;
+pub mod runs;
 pub mod state;
 pub mod transaction;
 
