@@ -5,6 +5,7 @@
 pub mod ancestors;
 pub mod clock;
 pub mod files;
+pub mod journal;
 pub mod lock;
 pub mod report;
 pub mod root;
