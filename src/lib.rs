@@ -47,6 +47,15 @@
 //! signed and kept like any other, and says and leaves the same. What cannot be told in advance is
 //! compiled.
 //!
+//! # Records
+//!
+//! What a run changes is noted where it happens (`commands/record.rs`) and kept ([`tree::runs`]), with
+//! how it was called (`commands/call.rs`). A replay (`hook/replay.rs`) sends that through the same
+//! door again, in this process: whatever asks for the environment, the running kernel or standard input
+//! asks the session, which has the recorded ones then. The session also knows that a person calls, so
+//! that a hook calls those who would have come after it (`commands/after.rs`): the kernel's further
+//! hooks, kernel-install. In these our own part is passed over; what they change has its own record.
+//!
 //! # The gate
 //!
 //! What a kernel needs to boot is said by the policy and by modules, and found out by looking at the

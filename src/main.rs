@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use dkms_hooks::cli::{self, Action, Options};
+use dkms_hooks::commands::call::Call;
+use dkms_hooks::commands::record::Recorder;
 use dkms_hooks::commands::session::Session;
 use dkms_hooks::sys::report::Report;
 use dkms_hooks::sys::root::Root;
@@ -39,7 +41,8 @@ fn run(report: &Report, options: Options, action: Action) -> Result<u8> {
     if changes_something(&action) {
         signals::listen()?;
     }
-    let session = match (Session::open(root.clone(), options, hook::only_asks(&action)), &action) {
+    let recorder = Recorder::new(Call::of_this_process(), &action);
+    let session = match (Session::open(root.clone(), options, hook::only_asks(&action), recorder), &action) {
         (Err(error), Action::Hook { protocol, args }) => {
             return match hook::code_without_session(&root, protocol, args) {
                 Some(code) => {
@@ -51,10 +54,7 @@ fn run(report: &Report, options: Options, action: Action) -> Result<u8> {
         }
         (session, _) => session?,
     };
-    match action {
-        Action::Hook { protocol, args } => hook::run(&session, &protocol, &args),
-        action => commands::execute(&session, action),
-    }
+    Ok(hook::carry_out(&session, action))
 }
 
 /// A reader may die of a signal at any time; whoever changes something rolls back first.
@@ -68,6 +68,8 @@ fn changes_something(action: &Action) -> bool {
             | Action::Verify { .. }
             | Action::Complete(_)
             | Action::Critical { .. }
+            | Action::Log { .. }
+            | Action::Replay { dry_run: true, .. }
     );
     !reads && *action != Action::Gate { release: None }
 }

@@ -4,7 +4,7 @@
 
 use super::flags::{Flags, spelled};
 use super::verb::Verb;
-use super::{Action, ArchiveContent, ModuleArg, Options, TargetArgs};
+use super::{Action, ArchiveContent, ModuleArg, Options, Replayed, Run, TargetArgs};
 use crate::failure::Failure;
 use crate::kernel::{BadName, KernelRelease};
 use crate::machine::Given;
@@ -88,6 +88,21 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
     } else {
         None
     };
+    if flags.protocol.is_some() && verb != Verb::Replay {
+        return Err(invalid("protocol", "only the action replay has it"));
+    }
+    if flags.dry_run && verb != Verb::Replay {
+        return Err(invalid("dry-run", "only the action replay has it"));
+    }
+    let run = if matches!(verb, Verb::Log | Verb::Replay) && flags.protocol.is_none() {
+        run(&mut words)?
+    } else {
+        None
+    };
+    let protocol = flags
+        .protocol
+        .take()
+        .map(|protocol| Replayed::Protocol { protocol, args: words.drain(..).map(str::to_owned).collect() });
     let release = if verb == Verb::Gate { release(&mut words, &targets)? } else { None };
     let mut archive = flags.archive.take();
     match verb {
@@ -141,6 +156,11 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
             return Err(Failure::OneKernelOnly { action: verb.name() });
         }
         Verb::Critical => Action::Critical { targets },
+        Verb::Log => Action::Log { run },
+        Verb::Replay => Action::Replay {
+            what: protocol.unwrap_or(Replayed::Run(run.unwrap_or(Run::Last))),
+            dry_run: flags.dry_run,
+        },
     })
 }
 
@@ -177,6 +197,22 @@ fn template(flags: &Flags) -> Result<(KernelRelease, Option<Arch>), Failure> {
     Ok((release.parse().map_err(bad)?, arch.map(Arch::new).transpose().map_err(bad)?))
 }
 
+/// `last` or the number of a run, if a word says so.
+fn run(words: &mut Vec<&str>) -> Result<Option<Run>, Failure> {
+    if words.is_empty() {
+        return Ok(None);
+    }
+    match words.remove(0) {
+        "last" => Ok(Some(Run::Last)),
+        word => {
+            word.parse().map(|number| Some(Run::Number(number))).map_err(|_| Failure::InvalidOptionValue {
+                option: "the run".to_owned(),
+                why: format!("'{word}' is neither 'last' nor a number that dkms log shows"),
+            })
+        }
+    }
+}
+
 /// The kernel of `gate release KERNEL` or `gate release -k KERNEL`.
 fn release(words: &mut Vec<&str>, targets: &TargetArgs) -> Result<Option<KernelRelease>, Failure> {
     if words.first() != Some(&"release") {
@@ -204,6 +240,8 @@ fn verb(words: &[String]) -> Result<(Verb, Vec<&str>), Failure> {
     let mut others = Vec::new();
     for word in words {
         match Verb::from_word(word) {
+            // What follows is a protocol's.
+            Some(_) if found == Some(Verb::Replay) => others.push(word.as_str()),
             Some(verb) if found.is_none() => found = Some(verb),
             Some(verb) if verb.is_dkms_own() => return Err(Failure::SeveralActions),
             _ => others.push(word.as_str()),

@@ -46,6 +46,8 @@ pub enum Wanted {
     Versions(Modules),
     /// Kernel releases, or `kernel/arch` once the slash is there.
     Kernels(Kernels),
+    /// Numbers of recorded runs, or the last one.
+    Runs,
     /// Architectures, those of the kernels if the line names any.
     Arches(Kernels),
 }
@@ -188,6 +190,9 @@ impl<'a> Line<'a> {
         if verb == Verb::Gate && self.others == ["release"] && self.flags.kernels.is_empty() {
             return (Wanted::Kernels(Kernels::Held), Files::None);
         }
+        if verb == Verb::Log || (verb == Verb::Replay && self.flags.protocol.is_none()) {
+            return if self.others.is_empty() { (Wanted::Runs, Files::None) } else { nothing };
+        }
         if self.flags.module.is_some() || self.flags.archive.is_some() || !self.others.is_empty() {
             return nothing;
         }
@@ -213,6 +218,10 @@ impl<'a> Line<'a> {
             "kernel" => Wanted::Kernels(self.kernels()),
             "arch" => Wanted::Arches(self.kernels()),
             "templatekernel" => Wanted::Kernels(Kernels::Installed),
+            "protocol" => {
+                let names = super::PROTOCOLS.iter().map(|name| candidate(name, ""));
+                Wanted::Words(names.collect())
+            }
             "directive" => {
                 let names = directives::NAMES.iter().map(|name| candidate(&format!("{name}="), ""));
                 Wanted::Words(names.collect())
@@ -292,9 +301,12 @@ fn takes(verb: Verb, option: &str) -> bool {
             matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Mktarball | Verb::Ldtarball)
         }
         "all-kernels" => verb == Verb::Autoinstall,
+        "protocol" | "dry-run" => verb == Verb::Replay,
+        "kernel" | "arch" if matches!(verb, Verb::Log | Verb::Replay) => false,
         "rpm_safe_upgrade" => matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Remove),
         "json" => {
-            matches!(verb, Verb::Status | Verb::Gate | Verb::Critical | Verb::RebootSafe | Verb::Verify)
+            let tell = [Verb::Status, Verb::Gate, Verb::Critical, Verb::RebootSafe, Verb::Verify, Verb::Log];
+            verb == Verb::Replay || tell.contains(&verb)
         }
         _ => verb != Verb::Hook,
     }

@@ -75,6 +75,10 @@ fn words(line: &str) -> Vec<String> {
 #[case::release_by_option("gate release -k ", Wanted::Kernels(Kernels::Held), Files::None)]
 #[case::released("gate release 6.1 ", Wanted::Words(vec![]), Files::None)]
 #[case::released_by_option("gate release -k 6.1 ", Wanted::Words(vec![]), Files::None)]
+#[case::run("log ", Wanted::Runs, Files::None)]
+#[case::run_again("replay --dry-run ", Wanted::Runs, Files::None)]
+#[case::no_second_run("replay 3 ", Wanted::Words(vec![]), Files::None)]
+#[case::words_of_a_protocol("replay --protocol debian ", Wanted::Words(vec![]), Files::None)]
 #[case::verify("verify ", Wanted::Modules(Modules::Registered), Files::None)]
 #[case::kernel_to_verify("verify -k ", Wanted::Kernels(Kernels::Present), Files::None)]
 #[case::jobs("build -j ", Wanted::Words(vec![]), Files::None)]
@@ -112,6 +116,8 @@ fn the_action_comes_first(#[case] line: &str) {
 #[case::status("status --j", &["--json", "--all"], &["--source-only"])]
 #[case::matching("match -", &["--templatekernel"], &["--archive"])]
 #[case::autoinstall("autoinstall -", &["--kernelver", "--all-kernels"], &["--module", "-v"])]
+#[case::log("log -", &["--json"], &["--dry-run", "-k"])]
+#[case::replay("replay -", &["--json", "--dry-run", "--protocol", "--force"], &["-k", "--module"])]
 #[case::hook("hook -", &[], &["--root", "--force"])]
 fn options_are_those_that_mean_something(#[case] line: &str, #[case] some: &[&str], #[case] none: &[&str]) {
     let found = words(line);

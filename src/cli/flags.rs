@@ -46,6 +46,8 @@ pub(super) struct Flags {
     pub no_depmod: bool,
     pub modprobe_on_install: bool,
     pub json: bool,
+    pub protocol: Option<String>,
+    pub dry_run: bool,
     pub help: bool,
     pub version: bool,
     /// The deprecated options given, with their dashes.
@@ -120,6 +122,8 @@ pub fn command() -> Command {
         .arg(value("sourcetree", (None, "sourcetree"), "dir").help("instead of /usr/src"))
         .arg(value("installtree", (None, "installtree"), "dir").help("instead of /lib/modules"))
         .arg(value("root", (None, "root"), "dir").help("work on the system image in this directory"))
+        .arg(value("protocol", (None, "protocol"), "protocol").help("replay: a hook, with the words given"))
+        .arg(switch("dry-run").help("replay: only tell what would be done"))
         .arg(switch("json").help("machine-readable output, of what only tells"))
         .arg(switch("quiet").short('q').help("print errors and warnings only"))
         .arg(switch("verbose").help("show the commands that are run"))
@@ -154,6 +158,7 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
     let directives = text("directive")?;
     let jobs = text("jobs")?.pop();
     let template_kernel = text("templatekernel")?.pop();
+    let protocol = text("protocol")?.pop();
     Ok(Flags {
         words,
         module: module.filter(|name| !name.is_empty()),
@@ -183,6 +188,8 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
         no_depmod: matches.get_flag("no-depmod"),
         modprobe_on_install: matches.get_flag("modprobe-on-install"),
         json: matches.get_flag("json"),
+        protocol: protocol.filter(|name| !name.is_empty()),
+        dry_run: matches.get_flag("dry-run"),
         help: matches.get_flag("help"),
         version: matches.get_flag("version"),
         deprecated: DEPRECATED

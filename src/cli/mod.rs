@@ -19,6 +19,20 @@ use crate::kernel::KernelRelease;
 use crate::machine::Given;
 use crate::module::{Arch, Target};
 
+/// What `hook` understands as its first word.
+pub const PROTOCOLS: [&str; 10] = [
+    "apt",
+    "image",
+    "clear",
+    "kernel-install",
+    "debian",
+    "grub",
+    "boot",
+    "autoinstaller",
+    "common-postinst",
+    "pacman",
+];
+
 /// A module as the command line names it, before anybody has looked at the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModuleArg {
@@ -190,8 +204,36 @@ pub enum Action {
     Critical {
         targets: TargetArgs,
     },
+    /// `log`: the runs on record, or one of them.
+    Log {
+        run: Option<Run>,
+    },
+    /// `replay`: a recorded run again, or a protocol that a person calls.
+    Replay {
+        what: Replayed,
+        /// `--dry-run`: tell, do not do.
+        dry_run: bool,
+    },
     Version,
     Help,
+}
+
+/// A run on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    Last,
+    Number(u64),
+}
+
+/// What is to be done by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replayed {
+    Run(Run),
+    /// `--protocol PROTOCOL ARGS…`
+    Protocol {
+        protocol: String,
+        args: Vec<String>,
+    },
 }
 
 /// A command line that cannot be obeyed.

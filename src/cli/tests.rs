@@ -133,6 +133,21 @@ fn mktarball(targets: TargetArgs, all: bool, content: ArchiveContent, archive: O
 #[case::reboot_safe("reboot-safe", Action::RebootSafe)]
 #[case::verify("verify -k 6.1.0-56-amd64 --json", Action::Verify { module: None, targets: on_k() })]
 #[case::verify_one("verify foo/1.0", Action::Verify { module: Some(named("foo", "1.0")), targets: none() })]
+#[case::log("log --json", Action::Log { run: None })]
+#[case::log_one("log 12", Action::Log { run: Some(Run::Number(12)) })]
+#[case::log_last("log last", Action::Log { run: Some(Run::Last) })]
+#[case::replay("replay", Action::Replay { what: Replayed::Run(Run::Last), dry_run: false })]
+#[case::replay_one("--dry-run replay 12", Action::Replay { what: Replayed::Run(Run::Number(12)), dry_run: true })]
+#[case::replay_protocol(
+    "replay --protocol kernel-install add 6.1 /boot/t --dry-run",
+    Action::Replay {
+        what: Replayed::Protocol {
+            protocol: "kernel-install".to_owned(),
+            args: ["add", "6.1", "/boot/t"].map(str::to_owned).to_vec(),
+        },
+        dry_run: true,
+    }
+)]
 #[case::action_last("-k 6.1.0-56-amd64 foo/1.0 build", Action::Build { module: named("foo", "1.0"), targets: on_k() })]
 #[case::action_as_value("-m build status", Action::Status { module: Some(unversioned("build")), targets: none() })]
 #[case::our_word_after_an_action("status gate", Action::Status { module: Some(word("gate")), targets: none() })]

@@ -24,10 +24,12 @@ pub(super) enum Verb {
     RebootSafe,
     Verify,
     Critical,
+    Log,
+    Replay,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -48,6 +50,8 @@ impl Verb {
         Self::RebootSafe,
         Self::Verify,
         Self::Critical,
+        Self::Log,
+        Self::Replay,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -72,6 +76,8 @@ impl Verb {
             Self::RebootSafe => "reboot-safe",
             Self::Verify => "verify",
             Self::Critical => "critical",
+            Self::Log => "log",
+            Self::Replay => "replay",
         }
     }
 
@@ -97,6 +103,8 @@ impl Verb {
             Self::RebootSafe => "which kernel boots next, and is it proven? (0, 1, 2: unknown)",
             Self::Verify => "look whether a kernel can load its modules, and why not",
             Self::Critical => "show what a kernel needs to boot this machine, and why",
+            Self::Log => "show the runs that changed something, or one of them",
+            Self::Replay => "do by hand what a run or a package manager's hook does",
         }
     }
 
@@ -106,7 +114,16 @@ impl Verb {
 
     /// Those that are not dkms's are modules or directories after an action.
     pub(super) fn is_dkms_own(self) -> bool {
-        !matches!(self, Self::Hook | Self::Gate | Self::RebootSafe | Self::Verify | Self::Critical)
+        !matches!(
+            self,
+            Self::Hook
+                | Self::Gate
+                | Self::RebootSafe
+                | Self::Verify
+                | Self::Critical
+                | Self::Log
+                | Self::Replay
+        )
     }
 
     pub(super) fn takes_all(self) -> bool {

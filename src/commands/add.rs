@@ -45,10 +45,10 @@ pub(super) enum Named {
 pub(super) fn add_if_missing(session: &Session, module: &ModuleArg, verb: &'static str) -> Result<Named> {
     let id = match select(session, module, verb, Among::Both)? {
         Selected::Id(id) => id,
-        Selected::Source(directory) => copy_source(session, &directory)?,
+        Selected::Source(directory) => brought(session, copy_source(session, &directory))?,
         Selected::Rpm(package) => return rpm::install(session, &package).map(Named::Package),
         Selected::Archive(archive) => {
-            let id = tarball::load(session, &archive)?;
+            let id = brought(session, tarball::load(session, &archive))?;
             session.report.line("");
             return Ok(Named::Module(id, true));
         }
@@ -61,6 +61,17 @@ pub(super) fn add_if_missing(session: &Session, module: &ModuleArg, verb: &'stat
         session.report.line("");
     }
     Ok(Named::Module(id, missing))
+}
+
+/// The module that a source or an archive brings. A run that is replayed has brought it already,
+/// and failed later.
+fn brought(session: &Session, brought: Result<ModuleId>) -> Result<ModuleId> {
+    brought.or_else(|error| match error.downcast_ref() {
+        Some(Failure::AlreadyAdded { id } | Failure::AlreadyLoaded { id }) if session.is_by_hand() => {
+            Ok(id.clone())
+        }
+        _ => Err(error),
+    })
 }
 
 /// Registers a module whose source a package has put into the source tree, unless it is there.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use super::attempts;
 use super::gate::finish;
 use super::items::{Done, Goal, Item, Kind, Redo, headers_missing, rebuilds};
+use super::record;
 use super::run::{Initramfs, RunResult, newest_versions, run};
 use super::session::Session;
 use crate::failure::Failure;
@@ -64,11 +65,11 @@ pub fn has_been_disabled(session: &Session) -> bool {
 }
 
 /// A module that autoinstall looks at.
-struct Candidate {
-    id: ModuleId,
-    loaded: Loaded,
-    excluded: Vec<bool>,
-    installed: bool,
+pub(super) struct Candidate {
+    pub id: ModuleId,
+    pub loaded: Loaded,
+    pub excluded: Vec<bool>,
+    pub installed: bool,
 }
 
 /// Says that nothing is installed automatically, if so.
@@ -159,7 +160,9 @@ fn one_kernel(session: &Session, target: &Target, caller: Caller) -> Result<Auto
             items.iter().map(|item| (item.id.name().to_owned(), format!("{headers:#}"))).collect();
         for item in &items {
             let failure = item.doomed.as_ref().unwrap_or(headers).clone();
-            attempts::remember(session, target, item, &Done::Failed(failure.into()), &session.report);
+            let done = Done::Failed(failure.into());
+            attempts::remember(session, target, item, &done, &session.report);
+            record::module(session, target, &item.id, &done);
         }
         result = super::gate::settle_without_run(session, target, initramfs, &failures)?;
     } else if !items.is_empty() {
@@ -209,7 +212,7 @@ pub(super) fn try_out(session: &Session, target: &Target) -> Result<TriedOut> {
 }
 
 /// The newest versions of all modules; whether one of them could not be read.
-fn candidates(session: &Session, target: &Target) -> Result<(Vec<Candidate>, bool)> {
+pub(super) fn candidates(session: &Session, target: &Target) -> Result<(Vec<Candidate>, bool)> {
     let tree = &session.tree;
     let kernel = session.kernel_config(&target.kernel)?;
     let mut candidates = Vec::new();
@@ -238,13 +241,17 @@ fn candidates(session: &Session, target: &Target) -> Result<(Vec<Candidate>, boo
 }
 
 /// A module that waits for others which dkms knows nothing of.
-struct Deferred {
-    id: ModuleId,
-    unknown: Vec<String>,
+pub(super) struct Deferred {
+    pub id: ModuleId,
+    pub unknown: Vec<String>,
 }
 
 /// What is to be done, in order, and what has to wait.
-fn items(session: &Session, target: &Target, candidates: &[Candidate]) -> Result<(Vec<Item>, Vec<Deferred>)> {
+pub(super) fn items(
+    session: &Session,
+    target: &Target,
+    candidates: &[Candidate],
+) -> Result<(Vec<Item>, Vec<Deferred>)> {
     let wanted: Vec<&Candidate> = candidates
         .iter()
         .filter(|candidate| candidate.loaded.conf.autoinstall && !candidate.installed)
@@ -304,7 +311,7 @@ fn items(session: &Session, target: &Target, candidates: &[Candidate]) -> Result
 }
 
 /// Whether something has to be compiled and there is nothing to compile against.
-fn needs_headers(session: &Session, target: &Target, items: &[Item]) -> Result<bool> {
+pub(super) fn needs_headers(session: &Session, target: &Target, items: &[Item]) -> Result<bool> {
     let compiles = items.iter().any(|item| {
         item.doomed.is_none()
             && session.tree.state(&item.id, target) == State::Added

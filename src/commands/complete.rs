@@ -58,6 +58,7 @@ impl Answer<'_> {
                 words.dedup();
                 words
             }
+            Wanted::Runs => super::log::candidates(self.session)?,
             Wanted::Arches(which) => {
                 let targets = self.targets(*which)?.into_iter().filter(|target| self.names_kernel(target));
                 let arches: BTreeSet<Arch> = targets.map(|target| target.arch).collect();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::autoinstall::Caller;
 use super::critical::critical;
+use super::record;
 use super::run::{Initramfs, RunResult};
 use super::session::Session;
 use crate::conf::policy::{OnFailure, Policy};
@@ -158,6 +159,7 @@ pub(super) fn settle_without_run(
     }
     let image = image(&gate, &target.kernel, initramfs);
     let gate = gate.settle(&target.kernel, &critical, &image, failures, before)?;
+    gate.iter().for_each(|outcome| record::judged(session, outcome));
     Ok(gate.map(|outcome| RunResult { modules: Vec::new(), gate: Some(outcome), trouble: None }))
 }
 
@@ -255,7 +257,11 @@ pub fn hold_unproven(session: &Session, target: &Target, caller: Caller) -> Resu
     if critical.is_empty() || (is_proven && caller == Caller::CommandLine) {
         return Ok(false);
     }
-    mark(&gate, &target.kernel, &critical).map(|_| true)
+    let before = mark(&gate, &target.kernel, &critical)?;
+    if let Some(verdict) = Verdict::load(&session.tree, &target.kernel)? {
+        record::judged(session, &Outcome { verdict, before });
+    }
+    Ok(true)
 }
 
 /// The proof at the end of a kernel's installation, over the images that are about to be
@@ -271,6 +277,7 @@ pub fn prove_installed(session: &Session, target: &Target, image: &Image) -> Res
         outcome.verdict.reasons = known.reasons;
         outcome.verdict.store(&session.tree)?;
     }
+    record::judged(session, &outcome);
     Ok(Some(outcome.verdict))
 }
 

@@ -24,14 +24,9 @@ pub(super) fn match_kernels(
     targets: &TargetArgs,
 ) -> Result<u8> {
     let target = session.one_target(targets)?;
-    let (kernel, arch) = template.clone();
-    let template = Target { kernel, arch: arch.unwrap_or_else(|| target.arch.clone()) };
-    if template == target {
-        return Err(Failure::SameTemplate.into());
-    }
+    let template = template_for(template, &target)?;
     session.begin_changes()?;
-    let mut wanted = candidates(session, module)?;
-    wanted.retain(|id| session.tree.state(id, &template) == State::Installed);
+    let wanted = wanted(session, &template, module)?;
     let report = &session.report;
     report.line(format_args!(
         "\nMatching modules in kernel: {target}\nto the configuration of kernel: {template}"
@@ -49,6 +44,24 @@ pub(super) fn match_kernels(
     let result = run(session, &target, &items, Initramfs::Ours)?;
     finish(session, &target, &result)?;
     conclude(result, failed)
+}
+
+/// The kernel that the target is to be like.
+pub(super) fn template_for(template: &(KernelRelease, Option<Arch>), target: &Target) -> Result<Target> {
+    let (kernel, arch) = template.clone();
+    let template = Target { kernel, arch: arch.unwrap_or_else(|| target.arch.clone()) };
+    if template == *target { Err(Failure::SameTemplate.into()) } else { Ok(template) }
+}
+
+/// What is installed for the template of the modules that the command line leaves.
+pub(super) fn wanted(
+    session: &Session,
+    template: &Target,
+    module: Option<&ModuleArg>,
+) -> Result<Vec<ModuleId>> {
+    let mut wanted = candidates(session, module)?;
+    wanted.retain(|id| session.tree.state(id, template) == State::Installed);
+    Ok(wanted)
 }
 
 /// The registered modules that the command line leaves.
@@ -69,7 +82,7 @@ fn candidates(session: &Session, module: Option<&ModuleArg>) -> Result<Vec<Modul
 
 /// The modules and what they depend on, dependencies first, and the exit code of the first that
 /// cannot be worked on.
-fn all_items(session: &Session, wanted: &[ModuleId], target: &Target) -> (Vec<Item>, Option<u8>) {
+pub(super) fn all_items(session: &Session, wanted: &[ModuleId], target: &Target) -> (Vec<Item>, Option<u8>) {
     let depends = |id: &ModuleId| session.load(id, Some(target)).map(|loaded| loaded.conf.build_depends);
     let nodes: Vec<Node> = wanted
         .iter()

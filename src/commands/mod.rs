@@ -2,20 +2,25 @@
 //! One file per verb: orchestration of the rooms below. Parses no text and runs no tool itself.
 
 mod add;
+pub mod after;
 mod attempts;
 mod autoinstall;
+pub mod call;
 mod complete;
 mod critical;
 mod each;
 mod engine;
+pub mod foretell;
 mod gate;
 mod generate_mok;
 mod install;
 mod items;
 mod kernel;
+pub mod log;
 mod match_kernels;
 mod post_transaction;
 mod reboot_safe;
+pub mod record;
 mod release;
 mod remove;
 mod retain;
@@ -63,8 +68,9 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::Verify { module, targets } => return verify::verify(session, module.as_ref(), &targets),
         Action::Complete(question) => complete::complete(session, &question)?,
         Action::Critical { targets } => critical::show(session, &targets)?,
-        // Protocols have a front of their own.
-        Action::Hook { .. } => {}
+        Action::Log { run } => log::log(session, run)?,
+        // Protocols have a front of their own, and so have those who call them again.
+        Action::Hook { .. } | Action::Replay { .. } => {}
         Action::Add { module } => {
             session.begin_changes()?;
             add::add(session, &module)?;

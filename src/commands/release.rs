@@ -4,10 +4,11 @@
 
 use anyhow::{Result, bail};
 
+use super::record;
 use super::session::Session;
 use crate::failure::Failure;
-use crate::gate::loader;
 use crate::gate::verdict::{Standing, Verdict};
+use crate::gate::{Outcome, loader};
 use crate::kernel::KernelRelease;
 
 /// Returns the exit code: 1 if the kernel stays as it is.
@@ -35,10 +36,11 @@ pub(super) fn release(session: &Session, kernel: &KernelRelease) -> Result<u8> {
             let critical = verdict.critical.clone();
             let inputs = gate.look(kernel, &critical)?.inputs;
             let reasons = verdict.reasons;
-            Verdict::now(kernel, Standing::Held, reasons, critical)
-                .reached_from(inputs)
-                .released()
-                .store(tree)?;
+            let before = Some(verdict.standing);
+            let verdict =
+                Verdict::now(kernel, Standing::Held, reasons, critical).reached_from(inputs).released();
+            verdict.store(tree)?;
+            record::judged(session, &Outcome { verdict, before });
             report.line(format_args!(
                 "Kernel {kernel} may boot as it is, until its modules or its initramfs change."
             ));

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::add::shown_script;
 use super::each::each;
 use super::post_transaction::post_transaction;
+use super::record;
 use super::retain::{let_go, package_is_upgraded, retain};
 use super::revise::look_after_removal;
 use super::rpm_upgrade;
@@ -202,6 +203,7 @@ fn uninstall_one(
         }
     }
     applied.keep()?;
+    record::removed(session, target, id);
     place.tidy(&loaded.conf);
     post_transaction(session, target);
     Ok(())
@@ -233,6 +235,7 @@ pub(super) fn delete_build(session: &Session, id: &ModuleId, target: &Target) ->
     let mut transaction = Transaction::new(tree, format!("unbuilding {id} for kernel {target}"), None);
     transaction.take(&directory);
     transaction.apply()?.keep()?;
+    record::removed(session, target, id);
     files::remove_empty_up_to(files::parent(&directory)?, &tree.version_dir(id));
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 use anyhow::Result;
 
+use super::record;
 use super::session::Session;
 use crate::install::weak::{self, Change};
 use crate::install::{Placement, depmod};
@@ -45,6 +46,7 @@ pub(super) fn let_go(session: &Session, retained: &Retained, index: bool) -> Res
     weak::announce(session.distribution, &target.kernel, &retained.files, Change::Leaving, &session.report);
     let _lock = session.tree.lock_module(id, &session.report)?;
     place.let_go(retained)?.keep()?;
+    record::removed(session, target, id);
     let kernel_dir = session.tree.kernel_dir(&target.kernel);
     for directory in retained.files.iter().filter_map(|file| file.parent()) {
         files::remove_empty_up_to(directory, &kernel_dir);

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::critical::critical;
 use super::gate::{deny, release};
+use super::record;
 use super::session::Session;
 use crate::conf::policy::OnFailure;
 use crate::gate::proof::prove;
@@ -30,7 +31,9 @@ pub fn mark_booted(session: &Session, kernel: &KernelRelease) -> Result<()> {
         let image = session.gate(&policy).image_now(kernel);
         let inputs = prove(&session.tree, kernel, &known.critical, &image)?.inputs;
         let proven = Verdict::now(kernel, Standing::Proven, Vec::new(), known.critical);
-        proven.reached_from(inputs).store(&session.tree)?;
+        let verdict = proven.reached_from(inputs);
+        verdict.store(&session.tree)?;
+        record::judged(session, &Outcome { verdict, before: Some(known.standing) });
         session
             .report
             .line(format_args!("Kernel {kernel} has booted with what this machine needs: it is proven."));
@@ -100,6 +103,7 @@ fn tell_loader(
     outcome: &Outcome,
     updated_after_us: bool,
 ) -> Result<()> {
+    record::judged(session, outcome);
     let before_may_boot = outcome.before.is_some_and(Standing::may_boot);
     if gate.is_off() || gate.policy.on_failure == OnFailure::Warn {
         return Ok(());

@@ -10,14 +10,15 @@ use anyhow::{Error, Result};
 use super::critical::critical;
 use super::engine::Engine;
 use super::gate::{ensure_indexed, image, mark};
-use super::items::{Done, Goal, Item};
+use super::items::{Done, Goal, Item, Redo};
 use super::post_transaction::post_transaction;
+use super::record;
 use super::session::Session;
 use crate::gate::{self, Outcome};
 use crate::initramfs;
 use crate::install::Placement;
 use crate::install::weak::{self, Change};
-use crate::module::{ModuleId, Target};
+use crate::module::{ModuleId, State, Target};
 
 /// Who makes the initramfs after modules have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +60,12 @@ pub(super) fn run(
     let before = if installs { mark(&gate, &target.kernel, &critical)? } else { None };
     let engine = Engine::new(session, target, items, &policy)?;
     let _live = session.report.live();
+    if items.iter().any(|item| is_work(session, target, item)) {
+        record::begin(session);
+    }
     let (mut modules, applied) = engine.work();
     engine.index(&mut modules, applied)?;
+    modules.iter().for_each(|(id, done)| record::module(session, target, id, done));
     let changed = |done: &Done| matches!(done, Done::Installed);
     let mut trouble = None;
     if modules.iter().any(|(_, done)| changed(done)) {
@@ -93,7 +98,16 @@ pub(super) fn run(
         failures.extend(critical.iter().map(|critical| (critical.name.clone(), format!("{error:#}"))));
     }
     let gate = gate.settle(&target.kernel, &critical, &image, &failures, before)?;
+    gate.iter().for_each(|outcome| record::judged(session, outcome));
     Ok(RunResult { modules, gate, trouble })
+}
+
+/// Whether an item will be built or installed, as far as one can tell.
+fn is_work(session: &Session, target: &Target, item: &Item) -> bool {
+    let state = session.tree.state(&item.id, target);
+    let is_there = state == State::Installed || (state == State::Built && item.goal == Goal::Built);
+    let again = session.options.force || item.redo != Redo::No;
+    item.doomed.is_none() && (again || !is_there) && !item.excluded.iter().all(|excluded| *excluded)
 }
 
 /// Lets other kernels with the same kABI have the modules that were installed, all at once.

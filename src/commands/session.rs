@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
+use super::record::Recorder;
 use crate::build::sign::{Custom, Setting};
 use crate::cli::{Options, TargetArgs};
 use crate::conf::framework::Framework;
@@ -30,6 +31,8 @@ pub struct Session {
     pub framework: Framework,
     pub distribution: Distribution,
     pub report: Report,
+    /// How we were called, and what we have done so far.
+    pub recorder: Recorder,
     os_release_is_there: bool,
     /// The module that the command line names, which is the one that `-c` is for.
     asked: OnceLock<ModuleId>,
@@ -39,7 +42,7 @@ pub struct Session {
 impl Session {
     /// Reads the framework's configuration; options go before it. `regardless` goes on with the
     /// defaults where it cannot be read.
-    pub fn open(root: Root, mut options: Options, regardless: bool) -> Result<Self> {
+    pub fn open(root: Root, mut options: Options, regardless: bool, recorder: Recorder) -> Result<Self> {
         let framework = match registered::framework(&root) {
             Err(error) if regardless => {
                 let report = Report::new(options.quiet, options.verbose);
@@ -77,6 +80,7 @@ impl Session {
             tree,
             framework,
             report,
+            recorder,
             asked: OnceLock::new(),
             scope: OnceLock::new(),
         })
@@ -181,11 +185,27 @@ impl Session {
         self.tree.kernel_config(kernel)
     }
 
+    /// The kernel that stands in for one that was not named: the running one, or for a replay the one
+    /// that was running then.
+    pub fn running_kernel(&self) -> Result<KernelRelease> {
+        self.recorder.call.running_kernel.clone().map_or_else(|| self.tree.running_kernel(), Ok)
+    }
+
+    /// A variable of the environment that we were called with, or that a replayed run was.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.recorder.call.variable(name)
+    }
+
+    /// Whether a person calls in a package manager's stead: nobody comes after us.
+    pub fn is_by_hand(&self) -> bool {
+        self.recorder.call.by_hand
+    }
+
     /// Pairs `-k` and `-a`; the running kernel and this machine's architecture stand in for what
     /// was not given.
     pub fn targets(&self, args: &TargetArgs) -> Result<Vec<Target>> {
         let kernels = match args.kernels.as_slice() {
-            [] => vec![self.tree.running_kernel()?],
+            [] => vec![self.running_kernel()?],
             given => given.to_vec(),
         };
         let arch = |at: usize| match args.arches.as_slice() {

@@ -200,7 +200,8 @@ fn shown(run: Run, report: &Report) -> Result<()> {
     ran.map(drop)
 }
 
-fn kernel_image(tree: &Tree, kernel: &KernelRelease) -> Option<PathBuf> {
+/// The image that a kernel boots from, where it usually is.
+pub fn kernel_image(tree: &Tree, kernel: &KernelRelease) -> Option<PathBuf> {
     let beside_modules = tree.kernel_dir(kernel).join("vmlinuz");
     [beside_modules, tree.path(format!("/boot/vmlinuz-{kernel}"))].into_iter().find(|path| path.is_file())
 }

@@ -23,8 +23,8 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
 }
 
 fn before(session: &Session) -> Result<u8> {
-    let Ok(text) = std::io::read_to_string(std::io::stdin()) else { return Ok(0) };
-    let packages = wanted(&text);
+    let Ok(text) = session.recorder.call.stdin(without_configuration) else { return Ok(0) };
+    let packages = wanted(text);
     preflight(session, packages.into_iter().map(|path| (Kind::Deb, path)).collect(), Preflight::Hold)
 }
 
@@ -68,6 +68,30 @@ fn wanted(text: &str) -> Vec<PathBuf> {
         .filter(|(name, _)| is_cause(name) || is_tool(name))
         .map(|(_, archive)| PathBuf::from(archive))
         .collect()
+}
+
+/// What apt says, without its configuration: that may hold a proxy's password.
+fn without_configuration(text: &str) -> String {
+    match (text.split_once('\n'), text.split_once("\n\n")) {
+        (Some((version, _)), Some((_, packages))) if version.starts_with("VERSION ") => {
+            format!("{version}\n\n{packages}")
+        }
+        _ if text.starts_with("VERSION ") => String::new(),
+        _ => text.to_owned(),
+    }
+}
+
+/// What would be tried, for people.
+pub(super) fn foretell(session: &Session, args: &[String]) -> Result<String> {
+    if args != ["pre-install-pkgs"] {
+        return Ok("It only tells what is held; no kernel is worked on.".to_owned());
+    }
+    let packages = wanted(session.recorder.call.stdin(without_configuration)?);
+    let names: Vec<String> = packages.iter().map(|path| path.display().to_string()).collect();
+    Ok(match names.is_empty() {
+        true => "No kernel, headers or modules come: nothing is tried.".to_owned(),
+        false => format!("Modules are tried for what these bring:\n  {}", names.join("\n  ")),
+    })
 }
 
 /// The package of an archive by its name, `NAME_VERSION_ARCHITECTURE.deb`.
@@ -143,6 +167,14 @@ mod tests {
     fn what_builds_need_is_told_by_names(#[case] text: &str, #[case] want: &str) {
         let paths: Vec<String> = wanted(text).iter().map(|path| path.display().to_string()).collect();
         assert_eq!(paths.join(" "), want);
+    }
+
+    #[rstest]
+    #[case::third_protocol("VERSION 3\nA=b\nP=http://me:secret@there\n\nvim /a\n", "VERSION 3\n\nvim /a\n")]
+    #[case::without_packages("VERSION 3\nP=http://me:secret@there\n", "")]
+    #[case::first_protocol("/a/vim_2_amd64.deb\n", "/a/vim_2_amd64.deb\n")]
+    fn what_is_kept_holds_no_configuration(#[case] text: &str, #[case] want: &str) {
+        assert_eq!(without_configuration(text), want);
     }
 
     #[test]

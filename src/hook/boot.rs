@@ -12,8 +12,11 @@ use crate::failure::Failure;
 /// The running kernel has come up: note that, and install what it lacks.
 pub(super) fn run(session: &Session) -> Result<u8> {
     session.begin_changes()?;
-    let kernel = session.tree.running_kernel()?;
-    mark_booted(session, &kernel)?;
+    let kernel = session.running_kernel()?;
+    // A replay may be about a kernel that ran before.
+    if session.tree.running_kernel()? == kernel {
+        mark_booted(session, &kernel)?;
+    }
     let done = autoinstall(session, &target(session, kernel), Caller::CommandLine)?;
     if let Some(failure) = &done.prevented {
         session.report.error(failure);
@@ -34,7 +37,7 @@ pub(super) fn autoinstaller(session: &Session, args: &[String]) -> Result<u8> {
     session.begin_changes()?;
     let kernel = match args.get(1) {
         Some(kernel) => kernel.parse()?,
-        None => session.tree.running_kernel()?,
+        None => session.running_kernel()?,
     };
     if has_been_disabled(session) {
         session.report.line("Automatic installation of modules has been disabled.");

@@ -6,6 +6,7 @@
 use anyhow::{Result, bail};
 
 use super::{Event, bring_up_to_date, held_fails, holds_by_itself, target};
+use crate::commands::foretell::{self, Afterwards, Kernel};
 use crate::commands::session::Session;
 use crate::commands::{Caller, kernel_gone, report_error};
 use crate::conf::policy::OnFailure;
@@ -44,6 +45,16 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
     // Not before: what is held may leave only one of them to boot.
     sweep(session);
     Ok(u8::from(!held.is_empty() && held_fails(session)?))
+}
+
+/// What it would do.
+pub(super) fn foretell(session: &Session) -> Result<Vec<Kernel>> {
+    let after = Afterwards::Called("clr-boot-manager update".to_owned());
+    let kernels = clear::defaults(&session.tree)?;
+    kernels
+        .iter()
+        .map(|kernel| foretell::autoinstall(session, &target(session, kernel.clone()), &after))
+        .collect()
 }
 
 /// Removes what was built for kernels that are gone: swupd knows nothing of it.

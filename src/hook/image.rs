@@ -15,7 +15,7 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
         return Ok(0);
     }
     // Debian's kernel hooks go on to the boot loader's (linux-run-hooks of linux-base).
-    let updated_after_us = std::env::var_os("DEB_MAINT_PARAMS").is_some();
+    let updated_after_us = session.variable("DEB_MAINT_PARAMS").is_some() && !session.is_by_hand();
     let looked = kernel.parse().map_err(anyhow::Error::from);
     if let Err(error) = looked.and_then(|kernel| look_again(session, &kernel, updated_after_us)) {
         session.report.warning(format_args!("looking at kernel {kernel} again, ignoring: {error:#}"));

@@ -3,11 +3,15 @@
 //! proves after the initramfs generators. Exit 77 skips all later plugins and succeeds: the clean
 //! hold. A failing `remove` would block the removal of kernels, so it never fails.
 
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Event, announce, bring_up_to_date, holds_by_itself, target};
+use super::replay::afterwards;
+use super::{Event, announce, bring_up_to_date, go_on, holds_by_itself, target};
+use crate::commands::after::{After, is_done_already};
+use crate::commands::foretell::{self, Kernel};
 use crate::commands::session::Session;
 use crate::commands::{Caller, kernel_gone, prove_installed, report_error};
 use crate::conf::policy::{Generator, OnFailure};
@@ -47,7 +51,8 @@ fn parse(args: &[String]) -> Result<Call> {
 }
 
 pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
-    let call = match parse(args).context("reading kernel-install's arguments") {
+    let args = staged(session, args);
+    let call = match parse(&args).context("reading kernel-install's arguments") {
         Err(error) if args.get(1).is_some_and(|command| command == "remove") => {
             session.report.warning(format_args!("{error:#}, ignoring"));
             Call::Nothing
@@ -59,6 +64,9 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
         Call::Gone(kernel) => {
             kernel_gone(session, &kernel);
             Ok(0)
+        }
+        Call::Build(kernel) | Call::Prove { kernel, .. } if session.is_by_hand() => {
+            by_hand(session, kernel, &args)
         }
         Call::Build(kernel) => Ok(guarded(session, build(session, kernel))),
         Call::Prove { kernel, initrds } => Ok(guarded(session, prove(session, kernel, initrds))),
@@ -77,11 +85,62 @@ fn guarded(session: &Session, result: Result<u8>) -> u8 {
     }
 }
 
+/// A person need not know of our stages: what they are told is kernel-install's own arguments.
+fn staged<'a>(session: &Session, args: &'a [String]) -> Cow<'a, [String]> {
+    match args.first().map(String::as_str) {
+        Some("add" | "remove") if session.is_by_hand() => {
+            Cow::Owned(std::iter::once("build".to_owned()).chain(args.iter().cloned()).collect())
+        }
+        _ => Cow::Borrowed(args),
+    }
+}
+
+/// As when the kernel was installed: the modules are brought up to date, then kernel-install goes
+/// through all its plugins. Where it is not there, the initramfs and the boot loader are ours.
+fn by_hand(session: &Session, kernel: KernelRelease, args: &[String]) -> Result<u8> {
+    if !session.tree.kernel_dir(&kernel).is_dir() {
+        return Ok(0);
+    }
+    let after = after(session, &kernel, args);
+    let caller = if after.is_some() { Caller::KernelInstallation } else { Caller::CommandLine };
+    match (bring_up_to_date(session, &target(session, kernel.clone()), caller)?, after) {
+        (Event::Held, _) => held(session, &kernel),
+        (Event::Fine, Some(after)) => go_on(session, after),
+        (Event::Fine, None) => Ok(0),
+    }
+}
+
+/// What a person's call would do; nothing is worked on for a kernel without modules.
+pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Option<Kernel>> {
+    let args = staged(session, args);
+    match parse(&args)? {
+        Call::Nothing => Ok(None),
+        Call::Gone(kernel) => foretell::removal(session, &target(session, kernel), None).map(Some),
+        Call::Build(kernel) | Call::Prove { kernel, .. } => {
+            if !session.tree.kernel_dir(&kernel).is_dir() {
+                return Ok(None);
+            }
+            let after = after(session, &kernel, &args);
+            let whose = target(session, kernel);
+            foretell::autoinstall(session, &whose, &afterwards(after.as_ref())).map(Some)
+        }
+    }
+}
+
+/// kernel-install, called again with what it was called with as far as that is still there.
+fn after(session: &Session, kernel: &KernelRelease, args: &[String]) -> Option<After> {
+    // STAGE COMMAND KVER ENTRY_DIR IMAGE INITRD…; it may be called elsewhere than it was.
+    let place = |word: &String| std::path::absolute(word).unwrap_or_else(|_| PathBuf::from(word));
+    let files: Vec<PathBuf> = args.iter().skip(4).map(place).collect();
+    let (image, initrds) = files.split_first().map_or((None, &[][..]), |(image, rest)| (Some(image), rest));
+    After::kernel_install(session, kernel, image.map(PathBuf::as_path), initrds)
+}
+
 fn build(session: &Session, kernel: KernelRelease) -> Result<u8> {
     if !session.tree.kernel_dir(&kernel).is_dir() {
         return Ok(0); // a kernel without modules has none of ours either
     }
-    if built_by_package_manager(session) {
+    if is_done_already() || built_by_package_manager(session) {
         return look_again(session, kernel);
     }
     match bring_up_to_date(session, &target(session, kernel.clone()), Caller::KernelInstallation)? {
@@ -94,7 +153,7 @@ fn build(session: &Session, kernel: KernelRelease) -> Result<u8> {
 /// more, each time that update-initramfs calls kernel-install, would cost and tell nothing new.
 fn built_by_package_manager(session: &Session) -> bool {
     let under_dpkg =
-        ["DEB_MAINT_PARAMS", "DPKG_MAINTSCRIPT_PACKAGE"].iter().any(|name| std::env::var_os(name).is_some());
+        ["DEB_MAINT_PARAMS", "DPKG_MAINTSCRIPT_PACKAGE"].iter().any(|name| session.variable(name).is_some());
     under_dpkg && files::is_executable(&session.tree.path("/etc/kernel/postinst.d/dkms"))
 }
 
@@ -152,8 +211,8 @@ fn image(session: &Session, kernel: &KernelRelease, initrds: Vec<PathBuf>) -> Re
         // Relative ones are relative to where kernel-install was called, and so are we.
         .map(|path| if path.is_relative() { path } else { tree.path(path) })
         .collect();
-    if let Some(staging) = std::env::var_os("KERNEL_INSTALL_STAGING_AREA") {
-        given.extend(initramfs::initrds_in(&tree.path(Path::new(&staging))));
+    if let Some(staging) = session.variable("KERNEL_INSTALL_STAGING_AREA") {
+        given.extend(initramfs::initrds_in(&tree.path(staging)));
     }
     // What is given may be staged as well, as a link.
     let mut files = Vec::new();
@@ -170,7 +229,7 @@ fn image(session: &Session, kernel: &KernelRelease, initrds: Vec<PathBuf>) -> Re
     if images.is_empty() {
         images = deciding(tree, kernel);
     }
-    let configured = std::env::var_os("KERNEL_INSTALL_INITRD_GENERATOR").is_some_and(|name| name == "none");
+    let configured = session.variable("KERNEL_INSTALL_INITRD_GENERATOR") == Some("none");
     let none_wanted = configured || session.policy()?.generator == Generator::None;
     Ok(if none_wanted && images.is_empty() { Image::NotNeeded } else { Image::Needed(images) })
 }

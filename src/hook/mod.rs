@@ -12,10 +12,13 @@ mod kernel_install;
 mod package;
 mod pacman;
 mod preflight;
+mod replay;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow};
 
-use crate::cli::Action;
+use crate::cli::{Action, PROTOCOLS};
+use crate::commands::after::After;
+use crate::commands::record;
 use crate::commands::session::Session;
 use crate::commands::{self, Autoinstalled, Caller};
 use crate::conf::policy::OnFailure;
@@ -26,8 +29,20 @@ use crate::kernel::KernelRelease;
 use crate::module::Target;
 use crate::sys::root::Root;
 
+/// Carries out an action and writes down what it did; the result is the exit code. Errors are said.
+pub fn carry_out(session: &Session, action: Action) -> u8 {
+    let done = match action {
+        Action::Hook { protocol, args } => run(session, &protocol, &args),
+        Action::Replay { what, dry_run } => replay::replay(session, what, dry_run),
+        action => commands::execute(session, action),
+    };
+    let code = done.unwrap_or_else(|error| commands::report_error(&session.report, &error));
+    record::end(session, code);
+    code
+}
+
 /// Carries out what a protocol asks for; the result is the exit code that the caller understands.
-pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
+fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
     if is_off(&session.tree.root)
         && let Err(error) = bls::put_back_all(&session.tree)
     {
@@ -45,11 +60,12 @@ pub fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "trial" => preflight::trial(session),
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),
-        _ => bail!(
-            "unknown hook protocol '{protocol}'; known are: apt, image, clear, kernel-install, debian, grub, boot, autoinstaller, \
-             common-postinst, pacman"
-        ),
+        _ => Err(unknown(protocol)),
     }
+}
+
+fn unknown(protocol: &str) -> Error {
+    anyhow!("unknown hook protocol '{protocol}'; known are: {}", PROTOCOLS.join(", "))
 }
 
 /// How a kernel's installation stands after our part of it.
@@ -130,6 +146,11 @@ fn try_to_bring_up(session: &Session, target: &Target, caller: Caller) -> Result
         ));
     }
     Ok(Event::Fine)
+}
+
+/// Lets those go on who come after us, and tells the exit code: 1 for a kernel that they leave unfit.
+fn go_on(session: &Session, after: After) -> Result<u8> {
+    Ok(u8::from(!after.call(session)?))
 }
 
 fn announce(session: &Session, verdict: &Verdict) -> Result<()> {

@@ -5,19 +5,40 @@
 use anyhow::{Result, bail};
 
 use super::held_fails;
+use crate::commands::foretell::{self, Kernel};
 use crate::commands::session::Session;
 use crate::commands::{self, Done, has_been_disabled, load_or_register, note_of_scriptlet, report_error};
 use crate::failure::Failure;
 use crate::kernel::KernelRelease;
 use crate::module::{Arch, ModuleId, Target};
 
-pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> {
+/// What the arguments mean.
+struct Call<'a> {
+    id: ModuleId,
+    /// Where an archive may lie.
+    directory: Option<&'a String>,
+    arch: Option<Arch>,
+}
+
+fn parse(args: &[String]) -> Result<Call<'_>> {
     let [name, version, rest @ ..] = args else {
         bail!("expected: common.postinst NAME VERSION [TARBALL-DIRECTORY [ARCH [OLD-VERSION]]]");
     };
-    let id = ModuleId::new(name, version)?;
     let argument = |at: usize| rest.get(at).filter(|word| !word.is_empty());
     let arch = argument(1).map(|word| Arch::new(word)).transpose()?;
+    Ok(Call { id: ModuleId::new(name, version)?, directory: argument(0), arch })
+}
+
+/// What it would do, but for an archive that may have to be loaded first.
+pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Vec<Kernel>> {
+    let Call { id, arch, .. } = parse(args)?;
+    let arch = arch.unwrap_or_else(|| session.tree.arch.clone());
+    let targets = kernels(session)?.into_iter().map(|kernel| Target { kernel, arch: arch.clone() });
+    targets.map(|target| foretell::bring(session, &id, &target, true, true)).collect()
+}
+
+pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> {
+    let Call { id, directory, arch } = parse(args)?;
     let report = &session.report;
     // As with dkms the module is not even registered then.
     if has_been_disabled(session) {
@@ -27,8 +48,9 @@ pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> 
     session.begin_changes()?;
     note_of_scriptlet(session, &id)?;
     // Packages without an archive name a directory that need not be there, or the empty word.
-    let archive = argument(0)
-        .map(|directory| session.tree.path(directory).join(format!("{name}-{version}.dkms.tar.gz")));
+    let (name, version) = (id.name(), id.version());
+    let archive =
+        directory.map(|directory| session.tree.path(directory).join(format!("{name}-{version}.dkms.tar.gz")));
     let archive = archive.filter(|archive| archive.is_file());
     if archive.is_none() {
         report.line(format_args!("Loading new {id} DKMS files..."));
@@ -80,7 +102,7 @@ fn kernels(session: &Session) -> Result<Vec<KernelRelease>> {
     let report = &session.report;
     // The running one comes first, then from the newest.
     let (mut kernels, bare) = commands::kernels(session)?;
-    let running = session.tree.running_kernel().ok();
+    let running = session.running_kernel().ok();
     match running.clone().filter(|running| kernels.contains(running) || bare.contains(running)) {
         None => report
             .line("The running kernel is not installed here, as in a chroot: building for every kernel."),

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use super::preflight::preflight;
 use super::{Event, bring_up_to_date, target};
+use crate::commands::after::make_image;
+use crate::commands::foretell::{self, Afterwards, Kernel};
 use crate::commands::session::Session;
 use crate::commands::{
     self, Caller, Done, has_been_disabled, identify, kernel_gone, kernels, register_if_missing, report_error,
@@ -22,8 +24,7 @@ use crate::sys::tools::{Output, Run, Tool};
 use crate::trial::Kind;
 
 pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
-    let text = std::io::read_to_string(std::io::stdin()).context("reading the paths of the transaction")?;
-    let targets = Targets::read(&text);
+    let targets = read(session)?;
     match args {
         [stage] if stage == "preflight" => before(session, &targets),
         [stage] if stage == "install" => installed(session, &targets),
@@ -31,6 +32,54 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
         [stage] if stage == "gone" => gone(session, &targets),
         _ => bail!("expected: hook pacman preflight|install|source-goes|gone"),
     }
+}
+
+fn read(session: &Session) -> Result<Targets> {
+    let text = session.recorder.call.stdin(str::to_owned).context("reading the paths of the transaction")?;
+    Ok(Targets::read(text))
+}
+
+/// What a hook would do; of a trial there is a note.
+pub(super) fn foretell(session: &Session, args: &[String], notes: &mut Vec<String>) -> Result<Vec<Kernel>> {
+    let targets = read(session)?;
+    let ours = |kernel: KernelRelease| target(session, kernel);
+    let ids = || targets.sources.iter().map(|source| identify(session, &session.tree.source.join(source)));
+    let mut found = Vec::new();
+    match args {
+        [stage] if stage == "preflight" => {
+            let names: Vec<&String> = targets.kernels.iter().chain(&targets.sources).collect();
+            notes.extend(names.iter().map(|name| format!("Modules are tried for what brings {name}.")));
+        }
+        [stage] if stage == "install" => {
+            let after = match images_come_later(session) {
+                true => Afterwards::Called("mkinitcpio".to_owned()),
+                false => Afterwards::Ours,
+            };
+            for kernel in targets.releases() {
+                found.push(foretell::autoinstall(session, &ours(kernel), &after)?);
+            }
+            for kernel in kernels(session)?.0 {
+                for id in ids().filter(|_| !targets.kernels.contains(kernel.as_str())) {
+                    found.push(foretell::bring(session, &id?, &ours(kernel.clone()), true, true)?);
+                }
+            }
+        }
+        [stage] if stage == "source-goes" => {
+            for id in ids() {
+                let id = id?;
+                for target in session.tree.targets(&id) {
+                    found.push(foretell::removal(session, &target, Some(&id))?);
+                }
+            }
+        }
+        [stage] if stage == "gone" => {
+            for kernel in targets.releases() {
+                found.push(foretell::removal(session, &ours(kernel), None)?);
+            }
+        }
+        _ => bail!("expected: hook pacman preflight|install|source-goes|gone"),
+    }
+    Ok(found)
 }
 
 /// What a transaction is about, of what we asked for.
@@ -138,14 +187,18 @@ fn installed(session: &Session, targets: &Targets) -> Result<u8> {
             Err(error) => failed |= report_error(&session.report, &error) != 0,
         }
     }
+    let later = images_come_later(session);
+    // Called by hand nobody makes images after us.
+    let caller =
+        if later || !session.is_by_hand() { Caller::KernelInstallation } else { Caller::CommandLine };
+    let mut fit = Vec::new();
     for kernel in targets.releases().filter(|kernel| session.tree.kernel_dir(kernel).is_dir()) {
-        match bring_up_to_date(session, &target(session, kernel), Caller::KernelInstallation) {
-            Ok(Event::Fine) => {}
+        match bring_up_to_date(session, &target(session, kernel.clone()), caller) {
+            Ok(Event::Fine) => fit.push(kernel),
             Ok(Event::Held) => failed = true,
             Err(error) => failed |= report_error(&session.report, &error) != 0,
         }
     }
-    let later = images_come_later(session);
     for kernel in kernels(session)?.0 {
         if targets.kernels.contains(kernel.as_str()) {
             continue;
@@ -157,6 +210,12 @@ fn installed(session: &Session, targets: &Targets) -> Result<u8> {
                     failed |= report_error(&session.report, &error) != 0;
                 }
             }
+        }
+        fit.extend((!ids.is_empty()).then_some(kernel));
+    }
+    if later && session.is_by_hand() {
+        for kernel in fit {
+            failed |= !make_image(session, &kernel)?;
         }
     }
     Ok(u8::from(failed))

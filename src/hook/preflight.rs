@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::commands::record;
 use crate::commands::session::Session;
 use crate::commands::{Answer, Request, Tried, try_transaction};
 use crate::conf::policy::{OnFailure, Preflight};
-use crate::gate::is_off;
 use crate::gate::verdict::{Critical, Standing, Verdict};
+use crate::gate::{Outcome, is_off};
 use crate::sys::tools::{Output, Run};
 use crate::trial::Kind;
 
@@ -47,6 +48,9 @@ pub(super) fn preflight(session: &Session, packages: Vec<(Kind, PathBuf)>, usual
     let mut stop = false;
     for tried in answer.kernels {
         let lacking = lacking(&tried);
+        for (name, reason) in &tried.failed {
+            record::failed_in_trial(session, &tried.kernel, name, reason);
+        }
         for (name, reason) in tried.failed.iter().filter(|(name, _)| !lacking.iter().any(|c| c.name == *name))
         {
             session.report.err(format_args!(
@@ -103,8 +107,10 @@ fn hold(session: &Session, tried: &Tried, lacking: Vec<Critical>) -> Result<()> 
     let known = Verdict::load(&session.tree, &tried.kernel).ok().flatten();
     let reasons = reasons(tried, &lacking);
     let verdict = Verdict::now(&tried.kernel, Standing::Held, reasons, tried.critical.clone());
-    if known.is_none_or(|known| !known.standing.may_boot()) {
+    if known.as_ref().is_none_or(|known| !known.standing.may_boot()) {
         verdict.store(&session.tree)?;
+        let before = known.map(|known| known.standing);
+        record::judged(session, &Outcome { verdict: verdict.clone(), before });
     }
     super::announce(session, &verdict)
 }

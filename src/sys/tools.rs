@@ -3,13 +3,14 @@
 //! group of its own (so that it can be ended whole; but see [`Run::foreground`]) and none of
 //! make's variables unless the caller hands it our jobserver.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 #[allow(clippy::disallowed_types)]
 use std::process::Command;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -38,10 +39,18 @@ const CLEARED: [&str; 9] = [
 pub fn inherited() -> Vec<(String, String)> {
     let kept = |(name, _): &(String, String)| name != "PATH" && !CLEARED.contains(&name.as_str());
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    let mut variables: Vec<_> =
+    let mut variables: BTreeMap<_, _> =
         std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).filter(kept).collect();
-    variables.sort();
-    variables
+    variables.extend(LENT.get().into_iter().flatten().cloned());
+    variables.into_iter().collect()
+}
+
+/// What a replayed run's environment had for the programs that it ran.
+static LENT: OnceLock<Vec<(String, String)>> = OnceLock::new();
+
+/// Lends variables to every program that is run from now on, for the rest of the process.
+pub fn lend(variables: Vec<(String, String)>) {
+    LENT.get_or_init(|| variables);
 }
 
 /// The programs that dkms-hooks ever runs.
@@ -58,12 +67,14 @@ pub enum Tool {
     KernelInstall,
     Kmod,
     Kmodsign,
+    LinuxRunHooks,
     Mkinitcpio,
     Modprobe,
     Openssl,
     PacmanConf,
     Patch,
     Rpm,
+    RunParts,
     Strip,
     UpdateGrub,
     UpdateInitramfs,
@@ -87,12 +98,14 @@ impl Tool {
             Self::KernelInstall => "kernel-install",
             Self::Kmod => "kmod",
             Self::Kmodsign => "kmodsign",
+            Self::LinuxRunHooks => "linux-run-hooks",
             Self::Mkinitcpio => "mkinitcpio",
             Self::Modprobe => "modprobe",
             Self::Openssl => "openssl",
             Self::PacmanConf => "pacman-conf",
             Self::Patch => "patch",
             Self::Rpm => "rpm",
+            Self::RunParts => "run-parts",
             Self::Strip => "strip",
             Self::UpdateGrub => "update-grub",
             Self::UpdateInitramfs => "update-initramfs",
@@ -112,6 +125,8 @@ impl Tool {
             Self::GrubMkconfig | Self::UpdateGrub => "grub2-common",
             Self::KernelInstall => "systemd",
             Self::Kmodsign => "sbsigntool",
+            Self::LinuxRunHooks => "linux-base",
+            Self::RunParts => "debianutils",
             Self::Strip => "binutils",
             Self::UpdateInitramfs => "initramfs-tools",
             Self::UpdateSecurebootPolicy => "shim-signed",
@@ -223,6 +238,7 @@ impl Run {
         for name in CLEARED {
             command.env_remove(name);
         }
+        command.envs(LENT.get().into_iter().flatten().map(|(name, value)| (name, value)));
         let name = path.display().to_string();
         Self { shown: vec![name.clone()], name, command, limit: None, foreground: false }
     }
