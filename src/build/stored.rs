@@ -29,19 +29,10 @@ const SYMBOLS: &str = "module/Module.symvers";
 
 /// The key of a build; nothing if it is not one to store.
 pub(super) fn key(build: &Build<'_>) -> Option<Key> {
-    let inputs = if is_wanted(build) { inputs(build, &tools::inherited()) } else { Ok(None) };
+    let inputs =
+        if build.store.wants(&build.loaded.conf) { inputs(build, &tools::inherited()) } else { Ok(None) };
     // A build that cannot be told from others is compiled, that is all.
     Some(inputs.ok()??.key())
-}
-
-/// Scripts around the build may do anything anywhere; only the administrator can say of such a
-/// module that nothing is missing without them.
-fn is_wanted(build: &Build<'_>) -> bool {
-    let conf = &build.loaded.conf;
-    let names = conf.records.iter().map(|record| record.dest_name.as_str());
-    let said = build.store.wants(std::iter::once(build.id.name()).chain(names));
-    let has_scripts = conf.scripts.pre_build.is_some() || conf.scripts.post_build.is_some();
-    !build.store.is_off() && said.unwrap_or(!has_scripts)
 }
 
 /// All that the result depends on; nothing if that cannot be told.

@@ -112,7 +112,7 @@ impl Host {
     /// Nothing if the build is not to be stored.
     fn key(&self) -> Option<Key> {
         let key = |build: &Build<'_>| inputs(build, &self.environment).unwrap().map(|inputs| inputs.key());
-        self.build(|build| if is_wanted(build) { key(build) } else { None })
+        self.build(|build| if build.store.wants(&build.loaded.conf) { key(build) } else { None })
     }
 }
 

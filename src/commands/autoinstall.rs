@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::kernel::KernelRelease;
 use crate::module::{ModuleId, State, Target};
 use crate::plan::{self, Node};
+use crate::store::Store;
 use crate::sys::{files, signals};
 use crate::tree::registered::Loaded;
 
@@ -189,13 +190,17 @@ pub(super) struct TriedOut {
     pub waiting: Vec<ModuleId>,
 }
 
-/// Builds for a kernel what autoinstall would install, and installs nothing.
-pub(super) fn try_out(session: &Session, target: &Target) -> Result<TriedOut> {
+/// Builds for a kernel what autoinstall would install, and installs nothing. `all` tries also what
+/// would have to be built once more to be installed.
+pub(super) fn try_out(session: &Session, target: &Target, all: bool) -> Result<TriedOut> {
     if has_been_disabled(session) {
         return Ok(TriedOut { failed: Vec::new(), waiting: Vec::new() });
     }
     let (candidates, _) = candidates(session, target)?;
-    let (items, deferred) = items(session, target, &candidates)?;
+    let (mut items, deferred) = items(session, target, &candidates)?;
+    let policy = session.policy()?;
+    let store = Store::new(&session.tree, &policy);
+    items.retain(|item| all || store.wants(&item.loaded.conf));
     let (free, waiting): (Vec<Item>, Vec<Item>) =
         items.into_iter().partition(|item| item.doomed.is_none() && item.after.is_empty());
     let free: Vec<Item> = free.into_iter().map(|item| Item { goal: Goal::Built, ..item }).collect();

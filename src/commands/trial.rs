@@ -27,6 +27,8 @@ pub struct Request {
     pub scratch: PathBuf,
     /// The archives that are about to be unpacked, as far as builds need them.
     pub packages: Vec<(Kind, PathBuf)>,
+    /// Whether modules are tried whose builds cannot be kept for their installation.
+    pub all: bool,
     /// Where the answer is to go.
     pub answer: PathBuf,
 }
@@ -85,7 +87,7 @@ pub fn try_transaction(session: &Session, request: &Request) -> Result<()> {
         }
     }
     for (kernel, is_new) in targets {
-        match try_kernel(session, &kernel, is_new, &mut answer.untried) {
+        match try_kernel(session, &kernel, is_new, request.all, &mut answer.untried) {
             Ok(tried) => answer.kernels.push(tried),
             Err(error) => answer.untried.push(format!("kernel {kernel}: {error:#}")),
         }
@@ -98,6 +100,7 @@ fn try_kernel(
     session: &Session,
     kernel: &KernelRelease,
     is_new: bool,
+    all: bool,
     untried: &mut Vec<String>,
 ) -> Result<Tried> {
     let target = Target { kernel: kernel.clone(), arch: session.tree.arch.clone() };
@@ -105,7 +108,7 @@ fn try_kernel(
     let policy = session.policy()?;
     let needed = critical(session, &target, &policy)?;
     ensure_indexed(session, kernel, &needed)?;
-    let TriedOut { failed, waiting } = try_out(session, &target)?;
+    let TriedOut { failed, waiting } = try_out(session, &target, all)?;
     untried.extend(waiting.iter().map(|id| format!("{id} for kernel {kernel}: it builds on other modules")));
     Ok(Tried { kernel: kernel.clone(), is_new, failed, critical: needed })
 }

@@ -32,7 +32,7 @@ pub(super) fn preflight(session: &Session, packages: Vec<(Kind, PathBuf)>, usual
     if wanted == Preflight::Off || packages.is_empty() {
         return Ok(0);
     }
-    let answer = match ask(packages) {
+    let answer = match ask(packages, wanted == Preflight::Abort) {
         Ok(answer) => answer,
         Err(error) => {
             session.report.err(format_args!(
@@ -115,8 +115,9 @@ fn hold(session: &Session, tried: &Tried, lacking: Vec<Critical>) -> Result<()> 
     super::announce(session, &verdict)
 }
 
-/// Has another process try it, because its view of the system is changed for good.
-fn ask(packages: Vec<(Kind, PathBuf)>) -> Result<Answer> {
+/// Has another process try it, because its view of the system is changed for good. Unless the
+/// transaction may be stopped, nothing is built twice for it.
+fn ask(packages: Vec<(Kind, PathBuf)>, all: bool) -> Result<Answer> {
     // Large, and gone with the process.
     let scratch = tempfile::Builder::new()
         .prefix("dkms-trial-")
@@ -124,7 +125,7 @@ fn ask(packages: Vec<(Kind, PathBuf)>) -> Result<Answer> {
         .context("making a directory")?;
     let answers = tempfile::tempdir().context("making a directory")?;
     let request =
-        Request { scratch: scratch.path().to_owned(), packages, answer: answers.path().join("answer") };
+        Request { scratch: scratch.path().to_owned(), packages, all, answer: answers.path().join("answer") };
     let text = serde_json::to_string(&request).context("writing down what is to be tried")?;
     let ended =
         Run::program(Path::new("/proc/self/exe")).args(["hook", "trial"]).text(&text)?.end(Output::Shown)?;

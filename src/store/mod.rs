@@ -23,6 +23,7 @@ use fs_err as fs;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
+use crate::conf::directives::ModuleConf;
 use crate::conf::policy::Policy;
 use crate::kernel::KernelConfig;
 use crate::machine::Machine;
@@ -59,9 +60,14 @@ impl<'a> Store<'a> {
         self.bound == 0
     }
 
-    /// What the policy says about storing a module that is known by these names.
-    pub fn wants<'n>(&self, mut names: impl Iterator<Item = &'n str>) -> Option<bool> {
-        names.find_map(|name| self.policy.module_store.get(name).copied())
+    /// Whether what is built of a module is to be kept. Scripts around the build may do anything
+    /// anywhere; only the administrator can say of such a module that nothing is missing without them.
+    pub fn wants(&self, conf: &ModuleConf) -> bool {
+        let files = conf.records.iter().map(|record| record.dest_name.as_str());
+        let mut names = std::iter::once(conf.id.name()).chain(files);
+        let said = names.find_map(|name| self.policy.module_store.get(name).copied());
+        let has_scripts = conf.scripts.pre_build.is_some() || conf.scripts.post_build.is_some();
+        !self.is_off() && said.unwrap_or(!has_scripts)
     }
 
     /// The digest of the headers of the kernel that this run builds for; nothing if they cannot be

@@ -2,7 +2,11 @@
 //! Entries that come, go, are damaged, and are asked for by many at once.
 
 use super::*;
+use crate::conf::plain::{self, Plain};
+use crate::conf::policy;
+use crate::conf::{ConfFile, Variables, directives};
 use crate::sys::lock::Lock;
+use rstest::rstest;
 use std::path::Path;
 
 fn key(name: &str) -> Key {
@@ -18,7 +22,7 @@ fn entry(seed: u8, kib: usize) -> Entry {
     Entry { built: vec![("foo.ko".into(), bytes)], kept: Vec::new() }
 }
 
-fn policy(mib: u32) -> Policy {
+fn sized(mib: u32) -> Policy {
     Policy { store_size: Some(mib), ..Policy::default() }
 }
 
@@ -72,7 +76,7 @@ fn a_damaged_entry_is_told_of_and_goes() {
 #[test]
 fn what_was_not_used_for_longest_makes_room() {
     let dir = tempfile::tempdir().unwrap();
-    let (tree, policy) = (Tree::at(dir.path()), policy(1));
+    let (tree, policy) = (Tree::at(dir.path()), sized(1));
     let store = Store::new(&tree, &policy);
     for (seed, name) in ["one", "two", "three"].into_iter().enumerate() {
         store.put(&key(name), &entry(seed as u8, 300), name).unwrap();
@@ -104,7 +108,7 @@ fn what_a_killed_writer_left_goes_and_harms_nobody() {
 #[test]
 fn readers_and_writers_do_not_get_in_each_others_way() {
     let dir = tempfile::tempdir().unwrap();
-    let (tree, policy) = (Tree::at(dir.path()), policy(1));
+    let (tree, policy) = (Tree::at(dir.path()), sized(1));
     let entries: Vec<Entry> = (0..4).map(|seed| entry(seed, 300)).collect();
     let report = quiet();
     std::thread::scope(|scope| {
@@ -146,15 +150,37 @@ fn readers_wait_for_nobody() {
     assert!(take(&store, "one").is_some());
 }
 
+#[rstest]
+#[case::ordinary("", "", 1, true)]
+#[case::scripts("PRE_BUILD=configure", "", 1, false)]
+#[case::scripts_and_the_policy("POST_BUILD=copy", "[module.zfs-dkms]\nstore = true", 1, true)]
+#[case::by_file("PRE_BUILD=configure", "[module.zfs]\nstore = true", 1, true)]
+#[case::not_wanted("", "[module.zfs]\nstore = false", 1, false)]
+#[case::another("", "[module.wl]\nstore = false", 1, true)]
+#[case::off("", "[module.zfs]\nstore = true", 0, false)]
+fn the_policy_has_the_last_word(
+    #[case] line: &str,
+    #[case] words: &str,
+    #[case] mib: u32,
+    #[case] want: bool,
+) {
+    let conf =
+        "PACKAGE_NAME=zfs-dkms\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME=zfs\nDEST_MODULE_LOCATION=/updates\n";
+    let conf = ConfFile { path: "/dkms.conf".into(), text: format!("{conf}{line}\n") };
+    let Plain::Evaluated(variables) = plain::evaluate(&Variables::new(), &[conf]) else { panic!() };
+    let conf = directives::read(&variables, "/x").unwrap();
+    let text = format!("[store]\nsize = {mib}\n{words}\n");
+    let policy = policy::merge(&[ConfFile { path: "/p".into(), text }]).unwrap();
+    let tree = Tree::at(Path::new("/nowhere"));
+    assert_eq!(Store::new(&tree, &policy).wants(&conf), want);
+}
+
 #[test]
-fn the_policy_has_the_last_word() {
+fn a_store_that_is_off_is_cleared() {
     let dir = tempfile::tempdir().unwrap();
-    let (tree, mut policy) = (Tree::at(dir.path()), policy(0));
-    policy.module_store.insert("zfs".to_owned(), true);
+    let (tree, policy) = (Tree::at(dir.path()), sized(0));
     let store = Store::new(&tree, &policy);
     assert!(store.is_off());
-    assert_eq!(store.wants(["zfs-dkms", "zfs"].into_iter()), Some(true));
-    assert_eq!(store.wants(["wl"].into_iter()), None);
     fs::create_dir_all(store.directory()).unwrap();
     store.clear().unwrap();
     assert!(!store.directory().exists());
