@@ -197,10 +197,17 @@ pub(super) fn settle_if_open(
     // One that cannot be read is open.
     let open = Verdict::load(&session.tree, &target.kernel)
         .map_or(true, |verdict| verdict.is_some_and(|verdict| verdict.standing != Standing::Proven));
-    if open || caller == Caller::KernelInstallation {
-        return settle_without_run(session, target, initramfs, &[]);
+    if !open {
+        let policy = session.policy()?;
+        let gate = session.gate(&policy);
+        let image = image(&gate, &target.kernel, initramfs);
+        if caller != Caller::KernelInstallation
+            || gate.still_proven(&target.kernel, &critical(session, target, &policy)?, &image).is_some()
+        {
+            return Ok(None);
+        }
     }
-    Ok(None)
+    settle_without_run(session, target, initramfs, &[])
 }
 
 /// Marks a kernel as pending. If that cannot be written down the kernel is as good as held.
@@ -270,6 +277,9 @@ pub fn prove_installed(session: &Session, target: &Target, image: &Image) -> Res
     let policy = session.policy()?;
     let gate = session.gate(&policy);
     let Some(known) = Verdict::load(&session.tree, &target.kernel)? else { return Ok(None) };
+    if let Some(verdict) = gate.still_proven(&target.kernel, &known.critical, image) {
+        return Ok(Some(verdict));
+    }
     // What the run itself had to say is kept beside what the proof finds.
     let outcome = gate.settle(&target.kernel, &known.critical, image, &[], Some(known.standing))?;
     let Some(mut outcome) = outcome else { return Ok(None) };

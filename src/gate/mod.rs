@@ -195,6 +195,7 @@ impl Gate<'_> {
             Verdict::load(self.tree, kernel).ok().flatten().and_then(|known| known.released_from);
         let verdict = Verdict::now(kernel, standing, reasons, critical.to_vec())
             .reached_from(proof.inputs)
+            .after_looking_at(proof.looked_at)
             .after(released_from);
         if standing != Standing::Held || self.policy.on_failure != OnFailure::Warn {
             verdict.store(self.tree)?;
@@ -232,9 +233,24 @@ impl Gate<'_> {
         if standing != Standing::Proven && !was_fit {
             return Ok(Some(verdict));
         }
-        let verdict = Verdict::now(kernel, standing, reasons, verdict.critical).reached_from(proof.inputs);
+        let verdict = Verdict::now(kernel, standing, reasons, verdict.critical)
+            .reached_from(proof.inputs)
+            .after_looking_at(proof.looked_at);
         verdict.store(self.tree)?;
         Ok(Some(verdict))
+    }
+
+    /// The verdict of a kernel that was proven from all that is there now, for the same modules.
+    pub fn still_proven(
+        &self,
+        kernel: &KernelRelease,
+        critical: &[Critical],
+        image: &Image,
+    ) -> Option<Verdict> {
+        let verdict = Verdict::load(self.tree, kernel).ok().flatten()?;
+        let is_proven = verdict.standing == Standing::Proven && verdict.critical == critical;
+        let files = image.files().iter().flatten().map(std::path::PathBuf::as_path);
+        (is_proven && verdict.has_seen(files)).then_some(verdict)
     }
 
     /// Looks at what is there for a kernel now. Stores nothing.

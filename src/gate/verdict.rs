@@ -105,6 +105,10 @@ pub struct Verdict {
     /// The files that it stands and falls with.
     #[serde(default)]
     pub inputs: Vec<Input>,
+    /// All files that were looked at for it. As long as none of them changes, looking again tells the
+    /// same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looked_at: Vec<Input>,
     /// What the files were when an administrator released the kernel: it holds until they change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_from: Option<Vec<Input>>,
@@ -135,6 +139,7 @@ impl Verdict {
             reasons,
             critical,
             inputs: Vec::new(),
+            looked_at: Vec::new(),
             released_from: None,
             time,
         }
@@ -158,6 +163,20 @@ impl Verdict {
     /// With the files that it was reached from.
     pub fn reached_from(self, inputs: Vec<Input>) -> Self {
         Self { inputs, ..self }
+    }
+
+    /// With all files that were looked at.
+    pub fn after_looking_at(self, looked_at: Vec<Input>) -> Self {
+        Self { looked_at, ..self }
+    }
+
+    /// Whether these files were looked at, and nothing has changed since.
+    pub fn has_seen<'p>(&self, mut files: impl Iterator<Item = &'p Path>) -> bool {
+        let is_known = |file: &Path| self.looked_at.iter().any(|input| input.path == file);
+        !self.looked_at.is_empty()
+            && files.all(is_known)
+            && !self.is_stale()
+            && !self.looked_at.iter().any(Input::has_changed)
     }
 
     /// Whether a file that it was reached from has changed or gone since.

@@ -23,7 +23,8 @@ pub enum Image {
 }
 
 impl Image {
-    fn files(&self) -> &[Joined] {
+    /// The files that make them up.
+    pub fn files(&self) -> &[Joined] {
         match self {
             Self::NotNeeded => &[],
             Self::Needed(images) | Self::Later(images) => images,

@@ -35,7 +35,12 @@ pub struct Proof {
     /// hold, because the machine boots from those whatever becomes of the install tree; for others
     /// their files and their index.
     pub inputs: Vec<Input>,
+    /// All files that were looked at.
+    pub looked_at: Vec<Input>,
 }
+
+/// What a kernel brings that tells whether a module fits it.
+const OF_KERNEL: [&str; 4] = ["modules.dep", "modules.order", "modules.builtin", "build/Module.symvers"];
 
 /// One module that the machine needs, and what was found of it.
 #[derive(Debug, Clone)]
@@ -64,6 +69,10 @@ pub fn prove(tree: &Tree, kernel: &KernelRelease, critical: &[Critical], image: 
         proof.warnings.extend(finding.warnings.iter().map(|warning| format!("{package}: {warning}")));
     }
     proof.look_at_initramfs(tree, kernel, &looked, image);
+    let of_kernel = OF_KERNEL.iter().map(|name| tree.kernel_dir(kernel).join(name));
+    let of_modules = looked.iter().flat_map(|(_, looked)| looked).flat_map(|one| one.finding.files.clone());
+    let files = of_kernel.chain(of_modules).chain(image.files().iter().flatten().cloned());
+    proof.looked_at = files.filter_map(|file| Input::look(&file)).collect();
     Ok(proof)
 }
 
