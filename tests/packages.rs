@@ -42,6 +42,8 @@ const TWELVE: [&str; 12] = [
 const DOES_NOT_COMPILE: [&str; 1] = ["lttng-modules-dkms"];
 
 const INSTALLED: &str = "install ok installed";
+const CONFIGURATION: &str = "install ok config-files";
+const UNKNOWN: &str = "unknown";
 const HALF_CONFIGURED: &str = "install ok half-configured";
 
 /// One way through it all.
@@ -218,7 +220,7 @@ fn recording(key: &str) -> PathBuf {
 /// What differs, but for the packages that dkms's exit policy fails: those must differ.
 fn differences(dkms: &Tour, ours: &Tour, packages: &[&str]) -> Vec<String> {
     let failing: Vec<&str> = DOES_NOT_COMPILE.into_iter().filter(|name| packages.contains(name)).collect();
-    let new = kernel_packages(Series::New.release());
+    let [old, new] = [Series::Old, Series::New].map(|series| kernel_packages(series.release()));
     let mut found = Vec::new();
     for (name, step) in &ours.steps {
         let theirs = dkms.step(name);
@@ -230,8 +232,16 @@ fn differences(dkms: &Tour, ours: &Tour, packages: &[&str]) -> Vec<String> {
                 }
                 _ => false,
             };
-            let expected =
-                if fails_with_dkms { (HALF_CONFIGURED, INSTALLED) } else { (state.as_str(), &**state) };
+            // apt stops at what is half-configured, before it purges what it has removed.
+            let stays_with_dkms =
+                matches!(name.as_str(), REMOVE | PURGE) && !failing.is_empty() && *package == old[1];
+            let expected = if fails_with_dkms {
+                (HALF_CONFIGURED, INSTALLED)
+            } else if stays_with_dkms {
+                (CONFIGURATION, UNKNOWN)
+            } else {
+                (state.as_str(), &**state)
+            };
             if (theirs.states[package].as_str(), state.as_str()) != expected {
                 found.push(format!(
                     "{name}: {package} is '{}' with dkms, '{state}' with ours",
