@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::grub::GrubEnv;
 use super::verdict::Verdict;
 use super::{bls, clear};
 use crate::kernel::KernelRelease;
@@ -175,12 +176,30 @@ pub fn shelve_entries(
 ) -> Result<()> {
     match bls::hold(tree, kernel, may_boot)? {
         bls::Shelved::NotThere => {}
-        bls::Shelved::Held(entries) => entries.iter().for_each(|entry| {
-            report.err(format_args!("dkms: the boot entry {} is held back", entry.display()));
-        }),
+        bls::Shelved::Held(entries) => {
+            for entry in &entries {
+                report.err(format_args!("dkms: the boot entry {} is held back", entry.display()));
+            }
+            save_another(tree, &entries, may_boot)?;
+        }
         bls::Shelved::LastOne => report.err(format_args!(
             "dkms: WARNING: kernel {kernel} stays in the boot menu: there is no other kernel to boot"
         )),
+    }
+    Ok(())
+}
+
+/// Fedora's kernel-install plugin saves the newest kernel as GRUB's default as soon as it comes: where
+/// that is held now, the newest one that may boot takes its place.
+fn save_another(tree: &Tree, held: &[PathBuf], may_boot: &dyn Fn(&KernelRelease) -> bool) -> Result<()> {
+    let Some(cfg) = grub_cfg(tree).filter(|_| grub_takes_entries(tree)) else { return Ok(()) };
+    let block = cfg.with_file_name("grubenv");
+    let env = GrubEnv::parse(&fs_err::read(&block).unwrap_or_default());
+    let is_saved =
+        |entry: &PathBuf| entry.file_stem().and_then(|name| name.to_str()) == env.get("saved_entry");
+    if let Some(newest) = bls::newest(tree, may_boot).filter(|_| held.iter().any(is_saved)) {
+        let run = Run::new(Tool::GrubEditenv)?.arg(&block).arg("set").arg(format!("saved_entry={newest}"));
+        run.succeed()?;
     }
     Ok(())
 }

@@ -63,6 +63,7 @@ pub enum Tool {
     Depmod,
     DpkgDeb,
     Dracut,
+    GrubEditenv,
     GrubMkconfig,
     KernelInstall,
     Kmod,
@@ -94,6 +95,7 @@ impl Tool {
             Self::Depmod => "depmod",
             Self::DpkgDeb => "dpkg-deb",
             Self::Dracut => "dracut",
+            Self::GrubEditenv => "grub-editenv",
             Self::GrubMkconfig => "grub-mkconfig",
             Self::KernelInstall => "kernel-install",
             Self::Kmod => "kmod",
@@ -122,7 +124,7 @@ impl Tool {
             Self::PacmanConf => "pacman",
             Self::DpkgDeb => "dpkg",
             Self::Depmod | Self::Modprobe | Self::WeakModules => "kmod",
-            Self::GrubMkconfig | Self::UpdateGrub => "grub2-common",
+            Self::GrubEditenv | Self::GrubMkconfig | Self::UpdateGrub => "grub2-common",
             Self::KernelInstall => "systemd",
             Self::Kmodsign => "sbsigntool",
             Self::LinuxRunHooks => "linux-base",
@@ -140,6 +142,9 @@ impl Tool {
         match self {
             // Nobody is meant to type it.
             Self::WeakModules2 => find_in("/usr/lib/module-init-tools", self.name()),
+            // Fedora and SUSE call them so.
+            Self::GrubEditenv => find(self.name()).or_else(|| find("grub2-editenv")),
+            Self::GrubMkconfig => find(self.name()).or_else(|| find("grub2-mkconfig")),
             _ => find(self.name()),
         }
     }

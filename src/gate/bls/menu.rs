@@ -12,7 +12,7 @@ use super::choose::Wishes;
 use super::entry::Entry;
 use crate::gate::efi;
 use crate::initramfs::Joined;
-use crate::kernel::KernelRelease;
+use crate::kernel::{KernelRelease, compare_versions};
 use crate::sys::files;
 use crate::tree::Tree;
 
@@ -182,6 +182,15 @@ pub fn hold(
         held.push(path);
     }
     Ok(Shelved::Held(held))
+}
+
+/// The name of the entry of the newest kernel that may boot, as GRUB's environment has it: its file's,
+/// without the ending.
+pub fn newest(tree: &Tree, may_boot: &dyn Fn(&KernelRelease) -> bool) -> Option<String> {
+    let fit = found(tree).into_iter().filter_map(|(path, entry)| Some((path, entry.kernel?)));
+    let fit = fit.filter(|(_, kernel)| may_boot(kernel));
+    let newest = fit.max_by(|(_, a), (_, b)| compare_versions(a.as_str(), b.as_str()));
+    Some(newest?.0.file_stem()?.to_string_lossy().into_owned())
 }
 
 /// Puts a kernel's held entries back, unless they have been made anew meanwhile. Tells whether

@@ -10,5 +10,5 @@ mod menu;
 
 pub use choose::{Choice, Wishes};
 pub use entry::Entry;
-pub use menu::{Menu, Shelved, hold, put_back, put_back_all, remove_held};
+pub use menu::{Menu, Shelved, hold, newest, put_back, put_back_all, remove_held};
 pub(super) use menu::{booted_by, initramfs_of};
