@@ -63,7 +63,7 @@ test: check
 test-packages: build/dkms
 	$(CARGO) test --locked --test packages -- --include-ignored --nocapture twelve_packages
 
-# Twenty-four machines and some seventy boots: see tests/boot_matrix.rs.
+# Twenty-five machines and some seventy boots: see tests/boot_matrix.rs.
 test-boot:
 	$(CARGO) test --locked --test boot_matrix -- --include-ignored --test-threads 2
 

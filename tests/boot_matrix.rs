@@ -176,3 +176,36 @@ fn a_kernel_that_lacks_nothing_is_booted(
     machine.gate_says(&format!("{}: proven", machine.new));
     machine.boots_new("OK");
 }
+
+/// Says which of the two is there.
+const LOOK_FOR_ZFS: &str =
+    "#!/bin/sh\nmodprobe zfs && grep -q '^zfs ' /proc/modules && echo \"ZFS-OK $(uname -r)\"\n";
+
+/// A real module of many files, with a configure script, which takes minutes to build.
+#[rstest]
+#[ignore = "a matrix of boots (root, network, ten minutes): make test-boot"]
+fn a_kernel_without_zfs_is_not_booted() {
+    let machine = Machine::new(Base::GRUB_ZFS);
+    let Machine { disk, old, new } = &machine;
+    machine.mend();
+    disk.sh(&format!(
+        "dpkg --purge linux-headers-{new}; dpkg -i --force-depends /root/zfs/*.deb
+         mkdir -p /etc/dkms; printf '[boot]\\ncritical = [\"zfs\"]\\n[module.zfs]\\ninitramfs = false\\n' >/etc/dkms/policy.toml
+         dkms autoinstall -k {old}; {}chmod 755 /root/then",
+        write("/root/then", LOOK_FOR_ZFS)
+    ))
+    .succeeds();
+    machine.gate_says(&format!("{old}: proven"));
+
+    machine.install_new().succeeds().says(&format!("kernel {new} is held"));
+    machine.update_the_loader().succeeds();
+    let booted = disk.boots();
+    assert_eq!(booted.release, *old);
+    booted.says(&format!("ZFS-OK {old}"));
+
+    disk.sh("dpkg -i /root/debs/linux-headers-*.deb").succeeds();
+    machine.gate_says(&format!("{new}: proven"));
+    let booted = disk.boots();
+    assert_eq!(booted.release, *new);
+    booted.says(&format!("ZFS-OK {new}"));
+}

@@ -30,12 +30,15 @@ pub struct Base {
     pub loader: Loader,
     /// Of Debian; this machine's own if there is none.
     pub suite: Option<&'static str>,
+    /// With the packages of zfs, not installed.
+    pub zfs: bool,
 }
 
 impl Base {
-    pub const GRUB: Self = Self { loader: Loader::Grub, suite: None };
-    pub const SYSTEMD_BOOT: Self = Self { loader: Loader::SystemdBoot, suite: None };
-    pub const GRUB_TRIXIE: Self = Self { loader: Loader::Grub, suite: Some("trixie") };
+    pub const GRUB: Self = Self { loader: Loader::Grub, suite: None, zfs: false };
+    pub const SYSTEMD_BOOT: Self = Self { loader: Loader::SystemdBoot, suite: None, zfs: false };
+    pub const GRUB_TRIXIE: Self = Self { loader: Loader::Grub, suite: Some("trixie"), zfs: false };
+    pub const GRUB_ZFS: Self = Self { loader: Loader::Grub, suite: None, zfs: true };
 }
 
 /// A disk image, gone with the test unless that failed.
@@ -70,6 +73,7 @@ impl Disk {
             Loader::SystemdBoot => "systemd-boot",
         };
         let mut options = vec!["--compiler", "--loader", loader];
+        options.extend(base.zfs.then_some("--zfs"));
         options.extend(base.suite.iter().flat_map(|suite| ["--suite", suite]));
         disk.script("make-base", &options, Some(disk.image()), &[]).succeeds();
         disk

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Disk images of a small Debian with a real boot loader, for tests that edit a machine and boot it.
 #
-#   disk.sh make-base [--suite SUITE] [--loader grub|systemd-boot] [--compiler] OUT.img
+#   disk.sh make-base [--suite SUITE] [--loader grub|systemd-boot] [--compiler] [--zfs] OUT.img
 #                                                a fresh image (from the cache where it is there);
-#                                                with gcc, make and its kernels' headers on demand
+#                                                with gcc, make and its kernels' headers on demand,
+#                                                and zfs-dkms in /root/zfs with what it needs
 #   disk.sh run IMG -- CMD [ARG…]                run a command in the image's root
 #   disk.sh copy IMG SRC… DIR                    copy files or trees into a directory of the image
 #   disk.sh boot IMG [--serial FILE] [--limit S] boot it; prints "BOOTED <uname -r>"
@@ -153,12 +154,13 @@ pick_kernels() {
 }
 
 make_base() {
-	local suite='' out compiler='' loader=grub
+	local suite='' out compiler='' zfs='' loader=grub components=''
 	while [ $# -gt 1 ]; do
 		case $1 in
 		--suite) suite=$2 && shift 2 ;;
 		--loader) loader=$2 && shift 2 ;;
 		--compiler) compiler=yes && shift ;;
+		--zfs) zfs=yes components='main contrib' && shift ;;
 		*) die "make-base: unknown option $1" ;;
 		esac
 	done
@@ -179,16 +181,18 @@ make_base() {
 	workdir
 	chmod 755 "$work" # mmdebstrap's apt reads it as another user
 	mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
-	write_sources "$suite" >"$work/apt/sources.list"
+	# shellcheck disable=SC2086 # a list of words
+	write_sources "$suite" $components >"$work/apt/sources.list"
 	[ -s "$work/apt/sources.list" ] || die "this machine's apt has no Debian sources"
 	apt_as "$work/apt" apt-get -qq update >&2
 	local kernels key image
 	kernels=$(pick_kernels "$work/apt" | tr '\n' ' ')
 	[ -z "$compiler" ] || kernels+="gcc libc6-dev make ${kernels//linux-image-/linux-headers-}"
+	[ -z "$zfs" ] || PACKAGES+=" file lsb-release python3 python3-distutils perl"
 	# shellcheck disable=SC2086 # lists of words
-	key=$( (apt_as "$work/apt" apt-cache policy $PACKAGES $kernels base-files libc6 | grep -E '^[a-z]|Candidate'
+	key=$( (apt_as "$work/apt" apt-cache policy $PACKAGES $kernels ${zfs:+zfs-dkms} base-files libc6 | grep -E '^[a-z]|Candidate'
 		declare -f build_base) | sha256sum | cut -c1-16)
-	image=$cache/$loader-$suite${compiler:+-compiler}-$key.img
+	image=$cache/$loader-$suite${compiler:+-compiler}${zfs:+-zfs}-$key.img
 	if [ ! -e "$image" ]; then
 		leftovers+=("$image.$$")
 		say "making the $suite base image ($kernels)"
@@ -212,6 +216,7 @@ build_base() {
 	echo 'layout=bls' >"$work/early/etc/kernel/install.conf"
 	# mmdebstrap has the network; tests have none.
 	local debs="cd /root/debs && apt-get -qq download $2 ${2/image/headers}"
+	[ -z "$zfs" ] || debs+=" && mkdir /root/zfs && cd /root/zfs && apt-get -qq download zfs-dkms"
 	mmdebstrap --quiet --mode=root --variant=minbase --include="${PACKAGES// /,},$(echo "$*" | tr ' ' ',')" \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
 		--dpkgopt='path-exclude=/usr/share/man/*' --aptopt='APT::Install-Recommends "false"' \
