@@ -311,6 +311,7 @@ nothing_to_do() {
     idle "debian, header_postinst" dkms hook debian header-postinst "$KERNEL"
     idle "debian, prerm of an unknown kernel" dkms hook debian prerm 5.4.0-999-generic /boot/vmlinuz-5.4.0-999-generic
     idle grub dkms hook grub
+    idle "apt, before a transaction without a kernel" dkms hook apt pre-install-pkgs
     idle boot dkms hook boot
     idle autoinstaller dkms hook autoinstaller start "$KERNEL"
 
