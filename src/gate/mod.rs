@@ -12,7 +12,7 @@ mod efi;
 pub mod grub;
 pub mod loader;
 pub mod next_boot;
-mod notices;
+pub mod notices;
 pub mod proof;
 pub mod verdict;
 #[cfg(test)]

@@ -34,6 +34,12 @@ pub(super) fn refresh(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
+/// Takes both away: our package goes.
+pub fn clear(tree: &Tree) -> Result<()> {
+    files::remove(&tree.path(MOTD))?;
+    files::remove(&tree.path(APT))
+}
+
 /// Writes a file, or removes it if nothing is to be in it.
 fn bring(path: &Path, text: &str) -> Result<()> {
     if text.is_empty() {

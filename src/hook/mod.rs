@@ -24,7 +24,7 @@ use crate::commands::{self, Autoinstalled, Caller};
 use crate::conf::policy::OnFailure;
 use crate::failure::Failure;
 use crate::gate::verdict::{Standing, Verdict};
-use crate::gate::{bls, is_off, loader};
+use crate::gate::{bls, is_off, loader, notices};
 use crate::kernel::KernelRelease;
 use crate::module::Target;
 use crate::sys::root::Root;
@@ -57,6 +57,7 @@ fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "grub" => grub::run(session),
         "boot" => boot::run(session),
         "pacman" => pacman::run(session, args),
+        "uninstall" => uninstall(session),
         "trial" => preflight::trial(session),
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),
@@ -66,6 +67,14 @@ fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
 
 fn unknown(protocol: &str) -> Error {
     anyhow!("unknown hook protocol '{protocol}'; known are: {}", PROTOCOLS.join(", "))
+}
+
+/// Our package is about to go: nothing of a hold stays behind, but for the menu of GRUB, which is
+/// made anew once we are gone.
+fn uninstall(session: &Session) -> Result<u8> {
+    bls::put_back_all(&session.tree)?;
+    notices::clear(&session.tree)?;
+    Ok(0)
 }
 
 /// How a kernel's installation stands after our part of it.
