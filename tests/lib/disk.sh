@@ -16,6 +16,7 @@
 # /boot/efi is kept in /.esp, and copied to the EFI partition before each boot.
 #
 # The guest's init prints BOOTED, runs /root/at-boot where there is one, and powers off.
+# A slow machine makes it miss timer interrupts, for which its kernel would give up: no_timer_check.
 # Wants root and Linux with loop devices and ext4; installs the tools that it lacks with apt-get.
 # DKMS_TEST_CACHE: where base images are kept, default target/test-cache.
 set -euo pipefail
@@ -212,7 +213,7 @@ build_base() {
 		"$work/early/etc/default/grub.d" "$work/early/etc/kernel"
 	printf 'MODULES=list\nCOMPRESS=lz4\n' >"$work/early/etc/initramfs-tools/conf.d/small"
 	printf 'virtio_pci\nvirtio_blk\next4\n' >"$work/early/usr/share/initramfs-tools/modules.d/small"
-	echo "root=UUID=$MACHINE_UUID ro console=ttyS0 init=/usr/sbin/lab-init panic=-1" >"$work/early/etc/kernel/cmdline"
+	echo "root=UUID=$MACHINE_UUID ro console=ttyS0 init=/usr/sbin/lab-init panic=-1 no_timer_check" >"$work/early/etc/kernel/cmdline"
 	echo 'layout=bls' >"$work/early/etc/kernel/install.conf"
 	# mmdebstrap has the network; tests have none.
 	local debs="cd /root/debs && apt-get -qq download $2 ${2/image/headers}"
@@ -239,7 +240,7 @@ build_base() {
 		GRUB_TIMEOUT=0
 		GRUB_RECORDFAIL_TIMEOUT=0
 		GRUB_TERMINAL=serial
-		GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX console=ttyS0 init=/usr/sbin/lab-init panic=-1"
+		GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX console=ttyS0 init=/usr/sbin/lab-init panic=-1 no_timer_check"
 	CFG
 	cat >"$root/usr/sbin/lab-init" <<-'INIT'
 		#!/bin/sh
