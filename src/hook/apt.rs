@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::preflight::preflight;
+use super::preflight::{is_one_of, preflight};
 use crate::commands::session::Session;
 use crate::conf::policy::Preflight;
 use crate::gate::is_off;
@@ -65,7 +65,7 @@ fn wanted(text: &str) -> Vec<PathBuf> {
         return Vec::new();
     }
     come()
-        .filter(|(name, _)| is_cause(name) || is_tool(name))
+        .filter(|(name, _)| is_cause(name) || is_one_of(name, &TOOLS))
         .map(|(_, archive)| PathBuf::from(archive))
         .collect()
 }
@@ -106,46 +106,40 @@ fn is_cause(name: &str) -> bool {
     of_kernel.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("-dkms")
 }
 
-/// Whether builds run it, or it is part of what they run.
-fn is_tool(name: &str) -> bool {
-    let tools = [
-        "gcc",
-        "cpp",
-        "g++",
-        "binutils",
-        "make",
-        "clang",
-        "llvm",
-        "lld",
-        "pahole",
-        "dwarves",
-        "libgcc",
-        "libcc1",
-        "libbinutils",
-        "libctf",
-        "libgprofng",
-        "libsframe",
-        "libisl",
-        "libmpc",
-        "libmpfr",
-        "libgmp",
-        "libelf",
-        "libdw",
-        "libllvm",
-        "libclang",
-        "libbpf",
-        "libc6",
-        "libc-dev-bin",
-        "linux-libc-dev",
-        "libgomp",
-        "libasan",
-        "kmod",
-    ];
-    tools.iter().any(|tool| {
-        let rest = name.strip_prefix(tool);
-        rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphabetic()))
-    })
-}
+/// What builds run, and what that is made of.
+const TOOLS: [&str; 31] = [
+    "gcc",
+    "cpp",
+    "g++",
+    "binutils",
+    "make",
+    "clang",
+    "llvm",
+    "lld",
+    "pahole",
+    "dwarves",
+    "libgcc",
+    "libcc1",
+    "libbinutils",
+    "libctf",
+    "libgprofng",
+    "libsframe",
+    "libisl",
+    "libmpc",
+    "libmpfr",
+    "libgmp",
+    "libelf",
+    "libdw",
+    "libllvm",
+    "libclang",
+    "libbpf",
+    "libc6",
+    "libc-dev-bin",
+    "linux-libc-dev",
+    "libgomp",
+    "libasan",
+    "kmod",
+];
 
 #[cfg(test)]
 mod tests {

@@ -71,6 +71,14 @@ pub(super) fn preflight(session: &Session, packages: Vec<(Kind, PathBuf)>, usual
     Ok(u8::from(stop))
 }
 
+/// Whether a package is one of these tools, or a part or a version of one: `gcc-12`, `libelf1`.
+pub(super) fn is_one_of(name: &str, tools: &[&str]) -> bool {
+    tools.iter().any(|tool| {
+        let rest = name.strip_prefix(tool);
+        rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphabetic()))
+    })
+}
+
 /// What the machine needs to boot and the kernel would not have.
 fn lacking(tried: &Tried) -> Vec<Critical> {
     let fails = |critical: &&Critical| tried.failed.iter().any(|(name, _)| *name == critical.name);

@@ -16,7 +16,12 @@ pub enum Kind {
     Deb,
     /// pacman's, a compressed tar with files of its own on top.
     Pacman,
+    /// rpm's.
+    Rpm,
 }
+
+/// Unpacks the rpm package that it is given into the working directory.
+const RPM: &str = "set -o pipefail; rpm2cpio \"$1\" | cpio --quiet -idm --no-absolute-filenames";
 
 /// Where / has links to directories of /usr.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
@@ -32,6 +37,8 @@ pub fn spread(kind: Kind, archive: &Path, root: &Path, into: &Path) -> Result<()
         Kind::Pacman => {
             Run::new(Tool::Bsdtar)?.arg("-xf").arg(archive).arg("-C").arg(apart.path()).arg("usr")
         }
+        // What every system with rpm has, older ones too.
+        Kind::Rpm => Run::new(Tool::Bash)?.args(["-c", RPM, "bash"]).arg(archive).directory(apart.path()),
     };
     run.succeed().with_context(|| format!("unpacking {}", archive.display()))?;
     for name in MERGED {
