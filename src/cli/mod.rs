@@ -20,7 +20,7 @@ use crate::machine::Given;
 use crate::module::{Arch, Target};
 
 /// What `hook` understands as its first word.
-pub const PROTOCOLS: [&str; 10] = [
+pub const PROTOCOLS: [&str; 12] = [
     "apt",
     "image",
     "clear",
@@ -31,6 +31,8 @@ pub const PROTOCOLS: [&str; 10] = [
     "autoinstaller",
     "common-postinst",
     "pacman",
+    "rpm",
+    "dnf",
 ];
 
 /// A module as the command line names it, before anybody has looked at the disk.

@@ -6,6 +6,7 @@ mod apt;
 mod boot;
 mod clear;
 mod debian;
+mod dnf;
 mod grub;
 mod image;
 mod kernel_install;
@@ -13,6 +14,7 @@ mod package;
 mod pacman;
 mod preflight;
 mod replay;
+mod rpm;
 
 use anyhow::{Error, Result, anyhow};
 
@@ -58,6 +60,8 @@ fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "boot" => boot::run(session),
         "pacman" => pacman::run(session, args),
         "uninstall" => uninstall(session),
+        "rpm" => rpm::run(session, args),
+        "dnf" => dnf::run(session, args),
         "trial" => preflight::trial(session),
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),

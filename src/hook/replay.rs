@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result, bail};
 
-use super::{apt, clear, debian, kernel_install, package, pacman};
+use super::{apt, clear, debian, dnf, kernel_install, package, pacman, rpm};
 use crate::cli::{self, Action, Options, Replayed};
 use crate::commands::after::After;
 use crate::commands::call::{Call, KBUILD};
@@ -138,6 +138,11 @@ fn foretell_hook(
         "common-postinst" => package::foretell(session, args)?,
         "clear" => clear::foretell(session)?,
         "pacman" => pacman::foretell(session, args, notes)?,
+        "rpm" => rpm::foretell(session, args)?,
+        "dnf" => {
+            notes.push(dnf::foretell(session)?);
+            Vec::new()
+        }
         "apt" => {
             notes.push(apt::foretell(session, args)?);
             Vec::new()
