@@ -2,6 +2,7 @@
 # make            build/dkms, the static release binary
 # make install    into DESTDIR, for a FAMILY of distributions (detected)
 # make deb        a package for Debian and its family in build/
+# make rpm        a package for Fedora and its kin in build/
 # make check      format, lints, shell scripts, unit and golden tests
 # make test       everything; installs what it needs when run as root, and says so
 # make test-packages  twelve *-dkms packages of Debian's, ours beside dkms: an hour or more
@@ -24,7 +25,7 @@ endif
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(TARGET) \
 	--target-dir target/static
 
-.PHONY: all build/dkms install deb check test test-boot test-packages demo bench clean
+.PHONY: all build/dkms install deb rpm check test test-boot test-packages demo bench clean
 
 all: build/dkms
 
@@ -38,6 +39,9 @@ install: build/dkms
 
 deb: build/dkms
 	@packaging/deb.sh
+
+rpm: build/dkms
+	@packaging/rpm.sh
 
 check:
 	$(CARGO) fmt --check

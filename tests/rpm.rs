@@ -8,32 +8,11 @@ mod common;
 use common::{Lab, Series, good};
 use rstest::rstest;
 
-/// A root with rpm, whose database knows the shell that scriptlets want.
+/// A root with rpm, and the sources for packages.
 fn lab() -> Lab {
-    let lab = Lab::new()
-        .kernel(Series::New)
-        .packages_and_dependencies(&["rpm"])
-        .source("odd", "1.0", good())
-        .source("odd", "2.0", good());
+    let lab = Lab::new().kernel(Series::New).rpm().source("odd", "1.0", good()).source("odd", "2.0", good());
     lab.sh("mv /usr/src/odd-1.0 /usr/src/odd-2.0 /tmp").succeeds();
-    build(&lab, "shell", ("1", "1"), "Provides: /bin/sh\n%description\nThe system's shell.\n%files\n");
-    lab.sh("rpm -Uvh /tmp/shell-1-1.noarch.rpm").succeeds();
     lab
-}
-
-/// Builds `/tmp/NAME-VERSION-RELEASE.noarch.rpm`.
-fn build(lab: &Lab, name: &str, (version, release): (&str, &str), rest: &str) {
-    lab.write(
-        "tmp/spec",
-        &format!(
-            "Name: {name}\nVersion: {version}\nRelease: {release}\nSummary: A test\nLicense: MIT\n\
-             BuildArch: noarch\nAutoReqProv: no\n{rest}"
-        ),
-    );
-    lab.sh(
-        "rpmbuild --quiet -bb --define '_topdir /tmp/rpmbuild' /tmp/spec && mv /tmp/rpmbuild/RPMS/noarch/*.rpm /tmp",
-    )
-    .succeeds();
 }
 
 /// The source of a module, and what the package does with it.
@@ -42,7 +21,7 @@ fn module(lab: &Lab, (module, release): (&str, &str), scriptlets: &str) {
         "%description\nA module.\n%install\nmkdir -p %{{buildroot}}/usr/src\n\
          cp -r /tmp/odd-{module} %{{buildroot}}/usr/src\n{scriptlets}\n%files\n/usr/src/odd-{module}\n"
     );
-    build(lab, "odd-dkms", (module, release), &spec);
+    lab.rpm_build("odd-dkms", (module, release), &spec);
 }
 
 /// As dkms's documentation would have it.

@@ -29,6 +29,7 @@ pub mod disk;
 pub mod image_root;
 pub mod machine;
 mod ran;
+pub mod rpm;
 pub use ran::Ran;
 
 /// As dkms and the kernel call this machine's architecture.

@@ -32,6 +32,8 @@
 #   lab_install DIR [FAMILY]      make install into DIR (FAMILY: debian); DKMS_BINARY,
 #                                 when set, is put there as /usr/sbin/dkms
 #   lab_deb                       prints the path of our package, made of what lab_install installs
+#   lab_rpm                       the same for the rpm package; where this machine has no rpmbuild,
+#                                 one is laid over its /usr for the time of the call
 #   lab_source DIR NAME VERSION [good|broken] [CONF-LINE…]
 #                                 /usr/src/NAME-VERSION: a one-file module
 #   lab_drop DIR                  removes a root
@@ -430,6 +432,17 @@ lab_install() {
 lab_deb() {
     lab_build || return
     printf '%s/%s\n' "$LAB_REPO" "$(make -s -C "$LAB_REPO" -o build/dkms deb)"
+}
+
+lab_rpm() {
+    local tools=
+    lab_build || return
+    command -v rpmbuild >/dev/null || tools=$(lab_layer rpm rpm cpio) || return
+    printf '%s/' "$LAB_REPO"
+    # shellcheck disable=SC2016,SC2086 # for the inner shell; words
+    unshare $LAB_USER --mount --propagation private sh -euc '
+        [ -z "$1" ] || mount -t overlay lab -o "ro,lowerdir=$1/usr:/usr" /usr
+        exec make -s -C "$2" -o build/dkms rpm' sh "$tools" "$LAB_REPO"
 }
 
 lab_source() {

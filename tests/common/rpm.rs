@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Roots in which the real rpm installs packages that the real rpmbuild has made there.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use fs_err as fs;
+
+use super::{Lab, Ran, Series, lab_sh};
+
+impl Lab {
+    /// rpm and rpmbuild, with a database that knows what this root has without a package of rpm's.
+    pub fn rpm(self) -> Self {
+        let lab = self.packages_and_dependencies(&["rpm"]).packages_and_dependencies(&["cpio"]);
+        let provided = ["/bin/sh", "cpio", "gcc", "kmod", "make", "patch", "systemd"];
+        let provides: String = provided.iter().map(|name| format!("Provides: {name}\n")).collect();
+        lab.rpm_build("system", ("1", "1"), &format!("{provides}%description\nWhat the root has.\n%files\n"));
+        lab.sh("rpm -Uvh /tmp/system-1-1.noarch.rpm").succeeds();
+        lab
+    }
+
+    /// Builds `/tmp/NAME-VERSION-RELEASE.noarch.rpm`; `rest` is what follows the head of the spec.
+    pub fn rpm_build(&self, name: &str, (version, release): (&str, &str), rest: &str) {
+        self.write(
+            "tmp/spec",
+            &format!(
+                "%define _binary_payload w1.gzdio\n%define __os_install_post %nil\n\
+                 %define _binaries_in_noarch_packages_terminate_build 0\n\
+                 Name: {name}\nVersion: {version}\nRelease: {release}\nSummary: A test\nLicense: MIT\n\
+                 BuildArch: noarch\nAutoReqProv: no\n{rest}"
+            ),
+        );
+        self.sh(
+            "rpmbuild --quiet -bb --define '_topdir /tmp/rpmbuild' /tmp/spec && mv /tmp/rpmbuild/RPMS/noarch/*.rpm /tmp",
+        )
+        .succeeds();
+    }
+
+    /// Builds a kernel's packages as Fedora has them, of Debian's headers, which go from the root: the
+    /// image's script calls the real kernel-install. They are `/tmp/kernel-{core,devel}-*.rpm`.
+    pub fn rpm_kernel(self, series: Series) -> Self {
+        let release = series.release();
+        let lab = self.headers(release);
+        lab.sh(&format!(
+            "mkdir -p /tmp/devel /tmp/core; cp -aL /usr/src/linux-headers-{release} /tmp/devel/{release}
+             rm -rf /lib/modules/{release} /usr/src/linux-headers-{release}
+             cd /tmp/core; touch modules.order modules.builtin modules.builtin.modinfo; echo {release} >vmlinuz
+             ln -s /usr/src/kernels/{release} build; mkdir kernel"
+        ))
+        .succeeds();
+        let version = (release.split('-').next().unwrap_or(release), "1");
+        lab.rpm_build(
+            "kernel-core",
+            version,
+            &format!(
+                "Requires: systemd\n%description\nAn image.\n%install\nmkdir -p %{{buildroot}}/lib/modules\n\
+                 cp -a /tmp/core %{{buildroot}}/lib/modules/{release}\n\
+                 %posttrans\nkernel-install add {release} /lib/modules/{release}/vmlinuz || exit $?\n\
+                 %preun\nkernel-install remove {release} || exit $?\n%files\n/lib/modules/{release}\n"
+            ),
+        );
+        lab.rpm_build(
+            "kernel-devel",
+            version,
+            &format!(
+                "%description\nHeaders.\n%install\nmkdir -p %{{buildroot}}/usr/src/kernels\n\
+                 cp -a /tmp/devel/{release} %{{buildroot}}/usr/src/kernels\n%files\n/usr/src/kernels/{release}\n"
+            ),
+        );
+        lab
+    }
+
+    /// Installs our package by rpm; returns what it said.
+    pub fn rpm_install_ours(&self) -> Ran {
+        fs::copy(our_rpm(), self.path("dkms-hooks.rpm")).unwrap();
+        self.sh("rpm -U /dkms-hooks.rpm")
+    }
+}
+
+/// The package that `make rpm` makes of the dkms under test.
+pub fn our_rpm() -> &'static Path {
+    // Once for all tests of this process: never an older one than the sources.
+    static RPM: OnceLock<PathBuf> = OnceLock::new();
+    RPM.get_or_init(|| PathBuf::from(lab_sh("rpm", &[] as &[&str]).trim()))
+}
