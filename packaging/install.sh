@@ -61,6 +61,13 @@ if [ "$family" != clear ]; then
     settings hooks/etc/framework.conf /etc/dkms/framework.conf
     install -d -m 755 "$dest/etc/dkms/framework.conf.d" "$dest/etc/dkms/policy.d" "$dest/var/lib/dkms"
 fi
+if [ "$family" = redhat ]; then
+    data dnf/dkms.py "$prefix/lib/dkms/dnf/dkms.py"
+    # dnf looks for plugins beside itself, below one version of Python.
+    for dnf in "$dest$prefix"/lib/python3*/*-packages/dnf; do
+        [ ! -d "$dnf" ] || { mkdir -p "$dnf-plugins" && ln -sfn "$prefix/lib/dkms/dnf/dkms.py" "$dnf-plugins/dkms.py"; }
+    done
+fi
 if [ "$family" = arch ]; then
     program hooks/initcpio/post/dkms "$prefix/lib/initcpio/post/dkms"
     for hook in pacman/*.hook; do

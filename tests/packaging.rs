@@ -27,7 +27,7 @@ const EVERYWHERE: [&str; 12] = [
     "BINARY",
 ];
 
-const RED_HAT: [&str; 2] = ["etc/dkms/framework.conf", "etc/grub.d/zz_dkms"];
+const RED_HAT: [&str; 3] = ["etc/dkms/framework.conf", "etc/grub.d/zz_dkms", "usr/lib/dkms/dnf/dkms.py"];
 
 const ARCH: [&str; 7] = [
     "etc/dkms/framework.conf",
@@ -65,7 +65,7 @@ fn repository() -> &'static Path {
 fn install(dest: &Path, family: &str) -> std::process::Output {
     let tree = dest.join("repository");
     fs_err::create_dir_all(tree.join("build")).unwrap();
-    let parts = ["packaging", "hooks", "install.d", "apt", "clear-linux", "pacman", "man"];
+    let parts = ["packaging", "hooks", "install.d", "apt", "clear-linux", "dnf", "pacman", "man"];
     let copied = Command::new("cp").arg("-r").args(parts).arg(&tree).current_dir(repository()).status();
     assert!(copied.unwrap().success());
     fs_err::write(tree.join("build/dkms"), "#!/bin/sh\n").unwrap();
@@ -163,6 +163,11 @@ fn every_hook_is_inert_without_the_package() {
     assert!(hooks.lines().count() >= 9, "{hooks}");
     let apt = fs_err::read_to_string(repository().join("apt/99dkms")).unwrap();
     assert!(apt.contains("[ ! -x /usr/lib/dkms/hook ] ||"), "{apt}");
+    let dnf = fs_err::read_to_string(repository().join("dnf/dkms.py")).unwrap();
+    assert!(
+        dnf.contains("DKMS = \"/usr/lib/dkms/hook\"") && dnf.contains("not os.access(DKMS, os.X_OK)"),
+        "{dnf}"
+    );
     for hook in hooks.lines() {
         let text = fs_err::read_to_string(repository().join(hook)).unwrap();
         // The paths are absolute, so that only reading can tell on a machine that has a dkms.
