@@ -178,3 +178,16 @@ fn without_the_package_nothing_is_held_or_left() {
     let left: Vec<String> = before.symmetric_difference(&files()).cloned().collect();
     assert_eq!(left, Vec::<String>::new());
 }
+
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn rpmlint_finds_no_errors() {
+    let lab = Lab::without_dkms().packages_and_dependencies(&["rpm"]).packages_and_dependencies(&["rpmlint"]);
+    fs::copy(common::rpm::our_rpm(), lab.path("tmp/ours.rpm")).unwrap();
+    let said = lab.sh("rpmlint /tmp/ours.rpm 2>&1 || true").succeeds().stdout();
+    assert!(said.contains("packages: 1"), "{said}");
+    // Whoever publishes it signs it.
+    let errors: Vec<&str> =
+        said.lines().filter(|line| line.contains(": E: ") && !line.ends_with("no-signature")).collect();
+    assert_eq!(errors, Vec::<&str>::new());
+}
