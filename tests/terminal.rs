@@ -198,7 +198,7 @@ fn a_terminal_that_goes_away_stops_the_run_in_an_orderly_way() {
         "{MODULES} sed -i s/1/30/ /usr/src/*/slow.sh\n\
          script /usr/bin/inner \"trap '' HUP; dkms autoinstall -j 2 -k $K1; echo \\$? >/.golden/code\"\n\
          command script -qec inner /dev/null </dev/tty & sleep 2; kill -KILL $!\n\
-         for i in {{1..100}}; do [ ! -s /.golden/code ] || break; sleep .1; done"
+         for i in {{1..2500}}; do [ ! -s /.golden/code ] || break; sleep .1; done"
     ));
     terminal.shows(&["aa/1.0: Running the pre_build script", "bb/1.0: Running the", "0 of 3 modules done"]);
     terminal.ends();
