@@ -10,7 +10,7 @@
 mod common;
 
 use common::disk::{Base, Loader};
-use common::machine::{Machine, write};
+use common::machine::{KILLER, Machine, write};
 use rstest::rstest;
 
 /// What is wrong with the new kernel.
@@ -31,15 +31,6 @@ enum Fault {
     /// dkms was ended in the middle.
     Killed,
 }
-
-/// Ends the dkms that runs it, and no other.
-const KILLER: &str = r#"#!/bin/bash
-pid=$$
-while [ "$pid" -gt 1 ] && [ "$(cat /proc/$pid/comm)" != dkms ]; do
-	pid=$(sed -n 's/^PPid:\t//p' /proc/$pid/status)
-done
-[ "$pid" -gt 1 ] && kill -KILL "$pid"
-"#;
 
 /// Takes all there is.
 const FILLER: &str = "#!/bin/sh\ndd if=/dev/zero of=/filler bs=1M 2>/dev/null\ndd if=/dev/zero of=/filler2 bs=512 2>/dev/null\ntrue\n";

@@ -9,7 +9,7 @@ mod common;
 
 use common::debian::our_deb;
 use common::disk::Base;
-use common::machine::{Machine, module, write};
+use common::machine::{KILLER, Machine, module, write};
 use rstest::rstest;
 
 #[rstest]
@@ -180,15 +180,6 @@ fn a_kernel_is_not_held_for_a_module_that_is_gone() {
     disk.sh("dkms remove crit/1.0 --all").succeeds().says(&format!("Kernel {new} has what"));
     assert_eq!(disk.predicted(), *new);
 }
-
-/// Ends the dkms that runs it, and no other.
-const KILLER: &str = r#"#!/bin/bash
-pid=$$
-while [ "$pid" -gt 1 ] && [ "$(cat /proc/$pid/comm)" != dkms ]; do
-	pid=$(sed -n 's/^PPid:\t//p' /proc/$pid/status)
-done
-[ "$pid" -gt 1 ] && kill -KILL "$pid"
-"#;
 
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]

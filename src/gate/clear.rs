@@ -172,7 +172,7 @@ mod tests {
                 Some(target) => symlink(target, path).unwrap(),
                 None => {
                     fs::write(&path, text).unwrap();
-                    fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+                    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
                 }
             }
         }

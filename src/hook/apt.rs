@@ -23,8 +23,7 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
 }
 
 fn before(session: &Session) -> Result<u8> {
-    let Ok(text) = session.recorder.call.stdin(without_configuration) else { return Ok(0) };
-    let packages = wanted(text);
+    let packages = wanted(session.recorder.call.stdin(without_configuration)?);
     preflight(session, packages.into_iter().map(|path| (Kind::Deb, path)).collect(), Preflight::Hold)
 }
 

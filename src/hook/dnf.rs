@@ -15,7 +15,7 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
     if args != ["preflight"] {
         bail!("expected: hook dnf preflight");
     }
-    let Ok(packages) = wanted(session) else { return Ok(0) };
+    let packages = wanted(session)?;
     preflight(session, packages.into_iter().map(|path| (Kind::Rpm, path)).collect(), Preflight::Hold)
 }
 

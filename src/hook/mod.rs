@@ -50,7 +50,7 @@ fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
     {
         session.report.warning(format_args!("putting held boot entries back, ignoring: {error:#}"));
     }
-    match protocol {
+    let done = match protocol {
         "apt" => apt::run(session, args),
         "image" => image::run(session, args),
         "clear" => clear::run(session, args),
@@ -66,6 +66,10 @@ fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),
         _ => Err(unknown(protocol)),
+    };
+    match done {
+        Err(error) if preflight::only_tries(protocol, args) => Ok(preflight::not_tried(session, &error)),
+        done => done,
     }
 }
 
@@ -101,12 +105,12 @@ pub fn only_asks(action: &Action) -> bool {
 
 /// The exit code of a hook that could not even begin (a configuration that cannot be read), after
 /// the error has been said; nothing if it fails as any command does. What removes a kernel
-/// must not be in the way; a kernel that nobody looked at gets no boot entry.
+/// must not be in the way, nor what only tries; a kernel that nobody looked at gets no boot entry.
 pub fn code_without_session(root: &Root, protocol: &str, args: &[String]) -> Option<u8> {
     match (protocol, args.first().map(String::as_str), args.get(1).map(String::as_str)) {
         ("kernel-install", _, Some("add")) if !is_off(root) => Some(kernel_install::SKIP_LATER),
         ("kernel-install", ..) | ("debian", Some("preinst" | "prerm"), _) => Some(0),
-        _ => None,
+        _ => preflight::only_tries(protocol, args).then_some(0),
     }
 }
 

@@ -126,13 +126,13 @@ fn before(session: &Session, targets: &Targets) -> Result<u8> {
                 && lists(archive, &path)
         };
         match archives.iter().find(holds) {
+            Some(archive) if packages.iter().any(|(_, known)| known == archive) => {}
             Some(archive) => packages.push((Kind::Pacman, archive.clone())),
             None => session.report.err(format_args!(
                 "dkms: not tried: no package in pacman's cache has {path} (one that pacman -U takes from elsewhere?)"
             )),
         }
     }
-    packages.dedup();
     preflight(session, packages, Preflight::Abort)
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
 use crate::commands::record;
 use crate::commands::session::Session;
@@ -24,23 +24,32 @@ pub(super) fn trial(session: &Session) -> Result<u8> {
     Ok(0)
 }
 
+/// Whether a protocol only tries what is to come, so that no error of ours may be in its way.
+pub(super) fn only_tries(protocol: &str, args: &[String]) -> bool {
+    let stage = args.first().map(String::as_str);
+    matches!((protocol, stage), ("apt", Some("pre-install-pkgs")) | ("dnf" | "pacman", Some("preflight")))
+}
+
+/// The exit code of one that came to nothing.
+pub(super) fn not_tried(session: &Session, error: &Error) -> u8 {
+    session.report.err(format_args!(
+        "dkms: modules could not be tried before the packages are unpacked; they will be built then. ({error:#})"
+    ));
+    0
+}
+
 /// Tries a transaction's packages, and says what it would come to. The result is the exit code for
 /// the package manager: 1 if the policy, or without a word of it `usual`, wants it stopped.
 pub(super) fn preflight(session: &Session, packages: Vec<(Kind, PathBuf)>, usual: Preflight) -> Result<u8> {
-    let policy = session.policy()?;
-    let wanted = policy.preflight.unwrap_or(usual);
-    if wanted == Preflight::Off || packages.is_empty() {
+    if packages.is_empty() {
         return Ok(0);
     }
-    let answer = match ask(packages, wanted == Preflight::Abort) {
-        Ok(answer) => answer,
-        Err(error) => {
-            session.report.err(format_args!(
-                "dkms: modules could not be tried before the packages are unpacked; they will be built then. ({error:#})"
-            ));
-            return Ok(0);
-        }
-    };
+    let policy = session.policy()?;
+    let wanted = policy.preflight.unwrap_or(usual);
+    if wanted == Preflight::Off {
+        return Ok(0);
+    }
+    let answer = ask(packages, wanted == Preflight::Abort)?;
     for reason in &answer.untried {
         session.report.err(format_args!("dkms: not tried: {reason}"));
     }
@@ -50,13 +59,10 @@ pub(super) fn preflight(session: &Session, packages: Vec<(Kind, PathBuf)>, usual
         let lacking = lacking(&tried);
         for (name, reason) in &tried.failed {
             record::failed_in_trial(session, &tried.kernel, name, reason);
-        }
-        for (name, reason) in tried.failed.iter().filter(|(name, _)| !lacking.iter().any(|c| c.name == *name))
-        {
-            session.report.err(format_args!(
-                "dkms: WARNING: {name} does not build for kernel {}; the machine boots without it: {reason}",
-                tried.kernel
-            ));
+            let is_lacking = lacking.iter().any(|critical| critical.name == *name);
+            if !(is_lacking && may_stop) {
+                warn(session, &tried, name, reason);
+            }
         }
         if lacking.is_empty() || !may_stop {
             continue;
@@ -64,11 +70,26 @@ pub(super) fn preflight(session: &Session, packages: Vec<(Kind, PathBuf)>, usual
         if wanted == Preflight::Abort {
             refuse(session, &tried, &lacking);
             stop = true;
-        } else if tried.is_new {
-            hold(session, &tried, lacking)?;
+        } else {
+            hold(session, &tried, &lacking)?;
         }
     }
     Ok(u8::from(stop))
+}
+
+/// Says what comes of a failure that stops nothing.
+fn warn(session: &Session, tried: &Tried, name: &str, reason: &str) {
+    let kernel = &tried.kernel;
+    let what = if !tried.is_new {
+        "what is installed there stays"
+    } else if tried.critical.iter().any(|critical| critical.name == name) {
+        "this machine needs it to boot, and nothing is held here"
+    } else {
+        "the machine boots without it"
+    };
+    session
+        .report
+        .err(format_args!("dkms: WARNING: {name} does not build for kernel {kernel}; {what}: {reason}"));
 }
 
 /// Whether a package is one of these tools, or a part or a version of one: `gcc-12`, `libelf1`.
@@ -79,8 +100,12 @@ pub(super) fn is_one_of(name: &str, tools: &[&str]) -> bool {
     })
 }
 
-/// What the machine needs to boot and the kernel would not have.
+/// What the machine needs to boot and a kernel that comes would not have; one that is there keeps
+/// what is installed for it.
 fn lacking(tried: &Tried) -> Vec<Critical> {
+    if !tried.is_new {
+        return Vec::new();
+    }
     let fails = |critical: &&Critical| tried.failed.iter().any(|(name, _)| *name == critical.name);
     tried.critical.iter().filter(fails).cloned().collect()
 }
@@ -110,17 +135,19 @@ fn refuse(session: &Session, tried: &Tried, lacking: &[Critical]) {
 }
 
 /// Holds a kernel that is about to come. One that may boot as it is there now is left to its own
-/// hooks: its modules stay until their successors are in place.
-fn hold(session: &Session, tried: &Tried, lacking: Vec<Critical>) -> Result<()> {
-    let known = Verdict::load(&session.tree, &tried.kernel).ok().flatten();
-    let reasons = reasons(tried, &lacking);
-    let verdict = Verdict::now(&tried.kernel, Standing::Held, reasons, tried.critical.clone());
-    if known.as_ref().is_none_or(|known| !known.standing.may_boot()) {
-        verdict.store(&session.tree)?;
-        let before = known.map(|known| known.standing);
-        record::judged(session, &Outcome { verdict: verdict.clone(), before });
+/// hooks, which see what becomes of it.
+fn hold(session: &Session, tried: &Tried, lacking: &[Critical]) -> Result<()> {
+    let before = Verdict::load(&session.tree, &tried.kernel).ok().flatten().map(|known| known.standing);
+    if before.is_some_and(Standing::may_boot) {
+        tried.failed.iter().for_each(|(name, reason)| warn(session, tried, name, reason));
+        return Ok(());
     }
-    super::announce(session, &verdict)
+    let reasons = reasons(tried, lacking);
+    let verdict = Verdict::now(&tried.kernel, Standing::Held, reasons, tried.critical.clone());
+    verdict.store(&session.tree)?;
+    super::announce(session, &verdict)?;
+    record::judged(session, &Outcome { verdict, before });
+    Ok(())
 }
 
 /// Has another process try it, because its view of the system is changed for good. Unless the

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use fs_err as fs;
 
+use crate::sys::files;
 use crate::sys::tools::{Run, Tool};
 
 /// Whose archive it is.
@@ -30,7 +31,7 @@ const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 pub fn spread(kind: Kind, archive: &Path, root: &Path, into: &Path) -> Result<()> {
     let apart = tempfile::Builder::new()
         .prefix("package-")
-        .tempdir_in(files_parent(into))
+        .tempdir_in(files::parent(into)?)
         .context("making a directory for a package's files")?;
     let run = match kind {
         Kind::Deb => Run::new(Tool::DpkgDeb)?.arg("-x").arg(archive).arg(apart.path()),
@@ -53,14 +54,10 @@ pub fn spread(kind: Kind, archive: &Path, root: &Path, into: &Path) -> Result<()
     if usr.is_dir() { merge(&usr, &into.join("usr")) } else { Ok(()) }
 }
 
-fn files_parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
-}
-
 /// Moves a tree into another one; a file that is there is replaced.
 fn merge(from: &Path, to: &Path) -> Result<()> {
     if !to.is_dir() || to.is_symlink() || from.is_symlink() || !from.is_dir() {
-        fs::create_dir_all(files_parent(to))?;
+        fs::create_dir_all(files::parent(to)?)?;
         return Ok(fs::rename(from, to)?);
     }
     for entry in fs::read_dir(from)? {

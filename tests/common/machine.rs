@@ -165,3 +165,12 @@ pub fn module(name: &str, conf: &str, broken_for: &str) -> String {
     ]
     .concat()
 }
+
+/// Ends the dkms that runs it, and no other.
+pub const KILLER: &str = r#"#!/bin/bash
+pid=$$
+while [ "$pid" -gt 1 ] && [ "$(cat /proc/$pid/comm)" != dkms ]; do
+	pid=$(sed -n 's/^PPid:\t//p' /proc/$pid/status)
+done
+[ "$pid" -gt 1 ] && kill -KILL "$pid"
+"#;
