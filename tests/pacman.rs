@@ -181,7 +181,7 @@ fn a_module_stays_until_its_successor_is_in_place_or_its_package_is_gone() {
     pacman(&lab, EVERYTHING).succeeds();
 
     module(&lab, "2.0", "return no_such_function();", "");
-    pacman(&lab, "-Syu").succeeds().says("boots without it");
+    pacman(&lab, "-Syu").succeeds().says("what is installed there stays");
     lab.sh(&format!("modinfo -k {old} -F version foo")).succeeds().says("1.0");
 
     module(&lab, "3.0", GOOD, "");
