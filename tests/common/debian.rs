@@ -2,26 +2,69 @@
 //! Roots that are whole small Debians, where the real apt installs packages. How they are made is
 //! `tests/lib/debian.sh`'s business alone.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use fs_err as fs;
 
-use super::{Lab, Ran, lab_sh, text};
+use super::{Lab, Ran, Series, kernels_of, lab_sh, release_of, text};
+
+/// Debian's releases, each with an apt, a systemd, and kernels of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    Bookworm,
+    Trixie,
+    Sid,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        }
+    }
+
+    /// The kernel release of the one that [`Lab::debian_of`] has, and of a newer one for apt.
+    ///
+    /// # Panics
+    /// Where there is no newer one, as there often is not in sid.
+    pub fn release(self, series: Series) -> &'static str {
+        static KERNELS: [OnceLock<Vec<(String, String)>>; 3] = [const { OnceLock::new() }; 3];
+        let kernels = KERNELS[self as usize]
+            .get_or_init(|| kernels_of(&debian_sh("kernels", &[OsStr::new(self.name())])));
+        release_of(series, kernels)
+    }
+}
 
 impl Lab {
     /// A Debian with one kernel, its headers and a toolchain, and no dkms. What it lacks comes by
-    /// apt, not as layers.
+    /// apt, not as layers. It is of this machine's own suite, whose kernels [`Series::release`] names.
     pub fn debian() -> Self {
+        Self::debian_root(&[])
+    }
+
+    /// The same of another suite.
+    pub fn debian_of(suite: Suite) -> Self {
+        Self::debian_root(&[suite.name()])
+    }
+
+    fn debian_root(suite: &[&str]) -> Self {
         let lab = Self::empty();
-        debian_sh("root", &lab, &[]);
+        let arguments: Vec<_> =
+            [lab.dir.as_os_str()].into_iter().chain(suite.iter().map(OsStr::new)).collect();
+        debian_sh("root", &arguments);
         lab
     }
 
     /// Downloads what installing these packages will need, so that it is no part of what is timed.
     pub fn fetch(&self, packages: &[&str]) {
-        debian_sh("fetch", self, packages);
+        let arguments: Vec<_> =
+            [self.dir.as_os_str()].into_iter().chain(packages.iter().map(OsStr::new)).collect();
+        debian_sh("fetch", &arguments);
     }
 
     /// Runs `apt-get -qy` as an unattended machine does, with these words.
@@ -68,8 +111,9 @@ pub fn our_deb() -> &'static Path {
 }
 
 #[track_caller]
-fn debian_sh(verb: &str, lab: &Lab, arguments: &[&str]) {
+fn debian_sh(verb: &str, arguments: &[&OsStr]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lib/debian.sh");
-    let output = Command::new(script).arg(verb).arg(&lab.dir).args(arguments).output().unwrap();
+    let output = Command::new(script).arg(verb).args(arguments).output().unwrap();
     assert!(output.status.success(), "debian.sh {verb} {arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
 }

@@ -64,7 +64,11 @@ impl Series {
 }
 
 fn kernels(flavour: &[&str]) -> Vec<(String, String)> {
-    let listing = lab_sh("kernels", flavour);
+    kernels_of(&lab_sh("kernels", flavour))
+}
+
+/// Of lines of a role and a release each.
+fn kernels_of(listing: &str) -> Vec<(String, String)> {
     listing
         .lines()
         .filter_map(|line| line.split_once(' '))

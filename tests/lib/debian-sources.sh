@@ -15,6 +15,10 @@ write_sources() {
     # shellcheck disable=SC2016 # the format is apt's
     apt-get indextargets --format '$(ORIGIN) $(SITE) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
         sed -n 's/^Debian //p' | sed "s/ $own\\b/ $suite/" | while read -r site release component; do
-            echo "deb $site $release ${*:-$component}"
+            # What is not released has neither updates nor a security team's suite.
+            case $release in
+                sid-* | sid/*) ;;
+                *) echo "deb $site $release ${*:-$component}" ;;
+            esac
         done | sort -u
 }

@@ -4,17 +4,21 @@
 # Whole small Debians for tests with the real apt: nothing of this machine but its kernel shows.
 # They are roots of the lab (see lab.sh: lab_new before, DIR/enter and lab_drop after).
 #
-#   debian.sh root DIR     makes DIR a root over the base system
+#   debian.sh root DIR [SUITE]
+#                          makes DIR a root over the base system
 #   debian.sh fetch DIR PACKAGE…
 #                          downloads what installing PACKAGE… in that root will need. Roots share
 #                          one archive, where only this takes turns: apt there locks nothing
-#   debian.sh base         prints the base's directory: a minimal system of this machine's own suite
-#                          with one kernel, its headers and a toolchain, package lists of all
-#                          components, and no dkms. Cached for a week, as the archive moves on
+#   debian.sh base [SUITE] prints the base's directory: a minimal system of a suite, this machine's
+#                          own without an argument, with one kernel, its headers and a toolchain,
+#                          package lists of all components, and no dkms. Cached for a week, as the
+#                          archive moves on
+#   debian.sh kernels [SUITE]
+#                          lines "old REL", "new REL": the base's kernel, and the newest one that
+#                          its apt knows. A suite that has only one has no line "new"
 #
 # Wants root, and mmdebstrap (installed on demand).
 # Environment: DKMS_TEST_CACHE, DKMS_TEST_ROOTS, as for lab.sh.
-# shellcheck disable=SC2119 # lab_kernels goes without its argument
 set -euo pipefail
 
 HERE=$(dirname "${BASH_SOURCE[0]}")
@@ -26,11 +30,12 @@ HERE=$(dirname "${BASH_SOURCE[0]}")
 ARCHIVES=$LAB_CACHE/archives
 
 debian_base() {
-    local suite name dir
-    suite=$(own_suite)
+    local suite=${1:-} name dir
+    suite=${suite:-$(own_suite)}
+    # shellcheck disable=SC2119 # lab_kernels goes without its argument
     name=debian-$suite-$({
         lab_kernels
-        declare -f _debian_make
+        declare -f _debian_make _debian_kernels
     } | sha256sum | cut -c1-12)
     mkdir -p "$LAB_CACHE" "$ARCHIVES/partial"
     (
@@ -48,37 +53,62 @@ debian_base() {
             fi
         fi
         printf '%s\n' "$dir"
-    ) 9>"$LAB_CACHE/.debian-lock"
+    ) 9>"$LAB_CACHE/.debian-lock-$suite"
 }
 
 _debian_make() {
-    local suite=$1 dir=$2 sources old started=$SECONDS
+    local suite=$1 dir=$2 sources started=$SECONDS turn
     sources=$(write_sources "$suite" main contrib non-free)
     [ -n "$sources" ] || _lab_die "this machine's apt has no Debian sources" || return
-    old=$(lab_kernels | sed -n 's/^old //p')
+    exec {turn}>"$LAB_CACHE/.mmdebstrap-lock"
+    flock "$turn"
     if ! command -v mmdebstrap >/dev/null; then
         _lab_say "installing mmdebstrap"
         apt-get -qq update >&2 && apt-get -qq install -y --no-install-recommends mmdebstrap >&2 || return
     fi
-    _lab_say "making a base system of $suite with $old"
+    exec {turn}>&-
+    _lab_say "making a base system of $suite"
     rm -rf --one-file-system "$dir"
-    # The hook has the first initramfs small already; nothing here boots.
+    # The hook has the first initramfs small already; nothing here boots. Lists of a suite that is
+    # not released are good for a week: this machine's mirror or its clock may be further off.
     # shellcheck disable=SC2016 # for mmdebstrap's shell
     mmdebstrap --quiet --mode=root --variant=minbase --skip=cleanup/apt/lists \
-        --include="linux-image-$old,linux-headers-$old,gcc,libc6-dev,make,kmod,ca-certificates" \
+        --include=initramfs-tools,gcc,libc6-dev,make,kmod,ca-certificates \
         --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
-        --aptopt='Debug::NoLocking "1"' \
+        --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Debug::NoLocking "1"' \
         --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/locale/*' \
         --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" &&
             printf "MODULES=list\nCOMPRESS=gzip\n" >"$1/etc/initramfs-tools/conf.d/small"' \
+        --customize-hook="$(declare -f _debian_kernels); "'kernels=$(_debian_kernels "$1") &&
+            echo "$kernels" >"$1/var/lib/test-kernels" &&
+            old=$(echo "$kernels" | sed -n "s/^old //p") && [ -n "$old" ] &&
+            chroot "$1" apt-get -qq install -y "linux-image-$old" "linux-headers-$old" >/dev/null' \
         "$suite" "$dir" - <<<"$sources" >&2 || return
     chmod 755 "$dir"
     _lab_say "made it in $((SECONDS - started)) s"
 }
 
+# The two newest kernels of the oldest series that the apt of a root knows, as lab_kernels says them.
+# For whatever shell sh is.
+_debian_kernels() {
+    arch=$(chroot "$1" dpkg --print-architecture)
+    releases=$(chroot "$1" apt-cache pkgnames linux-headers- |
+        sed -nE "s/^linux-headers-([0-9]+\.[0-9]+\.[0-9][^-]*(-[0-9]+)?([+]deb[0-9]+)?-$arch)\$/\1/p" | sort -V)
+    series=$(echo "$releases" | head -n 1 | cut -d. -f1,2)
+    releases=$(echo "$releases" | grep "^$series\." | tail -n 2)
+    echo "old $(echo "$releases" | head -n 1)"
+    echo "$releases" | sed -n '2s/^/new /p'
+}
+
+debian_kernels() {
+    local base
+    base=$(debian_base "$@") || return
+    cat "$base/var/lib/test-kernels"
+}
+
 debian_root() {
     local dir=$1 base
-    base=$(debian_base) || return
+    base=$(debian_base "${2:-}") || return
     mkdir -p "$dir"/root/etc "$dir/work"
     # Of the machine: how it reaches its mirrors.
     cp -L /etc/resolv.conf "$dir/root/etc/resolv.conf"
