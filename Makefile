@@ -3,6 +3,8 @@
 # make install    into DESTDIR, for a FAMILY of distributions (detected)
 # make deb        a package for Debian and its family in build/
 # make rpm        a package for Fedora and its kin in build/
+# make pkg        a package for Arch Linux and its kin in build/
+# make clear      the content of a bundle for Clear Linux in build/
 # make check      format, lints, shell scripts, unit and golden tests
 # make test       everything; installs what it needs when run as root, and says so
 # make test-packages  twelve *-dkms packages of Debian's, ours beside dkms: an hour or more
@@ -25,7 +27,7 @@ endif
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(TARGET) \
 	--target-dir target/static
 
-.PHONY: all build/dkms install deb rpm check test test-boot test-packages demo bench clean
+.PHONY: all build/dkms install deb rpm pkg clear check test test-boot test-packages demo bench clean
 
 all: build/dkms
 
@@ -42,6 +44,12 @@ deb: build/dkms
 
 rpm: build/dkms
 	@packaging/rpm.sh
+
+pkg: build/dkms
+	@packaging/pkg.sh
+
+clear: build/dkms
+	@packaging/clear.sh
 
 check:
 	$(CARGO) fmt --check

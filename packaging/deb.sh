@@ -2,37 +2,25 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # make deb: build/dkms-hooks_VERSION_ARCHITECTURE.deb of what make install puts onto a Debian
 # system, made by dpkg-deb from the files in debian/. Prints its path.
-# DKMS_BINARY, when set, is packed instead of build/dkms.
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
 
-if ! command -v dpkg-deb >/dev/null; then
-    echo "make deb: there is no dpkg-deb here (package dpkg)" >&2
-    exit 1
-fi
-version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+# shellcheck source=stage.sh
+. packaging/stage.sh
+need dpkg-deb package dpkg
 architecture=$(dpkg --print-architecture)
 read -r _ newest _ <packaging/debian/changelog
 if [ "$newest" != "($version)" ]; then
     echo "make deb: packaging/debian/changelog begins with $newest, Cargo.toml says $version" >&2
     exit 1
 fi
-# The same files make the same package.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(date -d "$(sed -n 's/^ -- .*>  //p;T;q' packaging/debian/changelog)" +%s)}
-export SOURCE_DATE_EPOCH
-
-work=$(mktemp -d "${TMPDIR:-/tmp}/dkms-hooks-deb.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+stage debian
 root=$work/root doc=$work/root/usr/share/doc/dkms-hooks
-packaging/install.sh "$root" /usr debian >&2
-[ -z "${DKMS_BINARY:-}" ] || install -m 755 "$DKMS_BINARY" "$root/usr/sbin/dkms"
 
 install -d -m 755 "$doc" "$root/DEBIAN"
 gzip -9n <packaging/debian/changelog >"$doc/changelog.gz"
-[ ! -d "$root/usr/share/man" ] || find "$root/usr/share/man" -type f ! -name '*.gz' -exec gzip -9n {} +
-"${CARGO:-cargo}" tree --locked --offline -e normal,no-proc-macro --prefix none -f '{p}|{l}' |
-    sed -E '1d; s/( \([^|]*)?\|/: /; s/^/  /' | sort -u >"$work/crates"
+sed -i 's/^/  /' "$work/crates"
 sed -n '/^Permission/,$s/^$/./; /^Permission/,$s/^/ /; /^ Permission/,$p' LICENSE >"$work/mit"
 sed -e "/^@CRATES@/{r $work/crates" -e 'd}' -e "/^@MIT@/{r $work/mit" -e 'd}' \
     packaging/debian/copyright >"$doc/copyright"

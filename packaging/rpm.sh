@@ -2,28 +2,14 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # make rpm: build/dkms-hooks-VERSION-RELEASE.ARCHITECTURE.rpm of what make install puts onto Fedora
 # and its kin, made by rpmbuild from rpm/dkms-hooks.spec. Prints its path.
-# DKMS_BINARY, when set, is packed instead of build/dkms.
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
 
-if ! command -v rpmbuild >/dev/null; then
-    echo "make rpm: there is no rpmbuild here (package rpm-build, on Debian rpm)" >&2
-    exit 1
-fi
-version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
-# The same files make the same package: as old as the newest entry of its changelog.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(date -u -d "$(sed -n '/^%changelog/,$s/^\* \(.*[0-9]\{4\}\) .*/\1/p' \
-    packaging/rpm/dkms-hooks.spec | head -n1)" +%s)}
-export SOURCE_DATE_EPOCH
-
-work=$(mktemp -d "${TMPDIR:-/tmp}/dkms-hooks-rpm.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-packaging/install.sh "$work/root" /usr redhat >&2
-[ -z "${DKMS_BINARY:-}" ] || install -m 755 "$DKMS_BINARY" "$work/root/usr/sbin/dkms"
-find "$work/root/usr/share/man" -type f -exec gzip -9n {} +
-"${CARGO:-cargo}" tree --locked --offline -e normal,no-proc-macro --prefix none -f '{p}|{l}' |
-    sed -E '1d; s/( \([^|]*)?\|/: /' | sort -u >"$work/crates"
+# shellcheck source=stage.sh
+. packaging/stage.sh
+need rpmbuild package rpm-build, on Debian rpm
+stage redhat
 cp LICENSE "$work"
 
 # Whatever the machine's own macros say of where things are, but for the tools.

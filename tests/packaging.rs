@@ -181,17 +181,23 @@ fn every_hook_is_inert_without_the_package() {
 
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
-fn systemd_understands_the_units() {
-    let lab = Lab::new().boot_loader_spec();
-    let unit = fs_err::read_to_string(repository().join("clear-linux/dkms-new-kernel.service")).unwrap();
-    lab.write("etc/systemd/system/dkms-new-kernel.service", &unit);
-    // What Clear Linux has.
+fn a_bundle_lies_below_usr_and_systemd_understands_its_units() {
+    let bundle = || fs_err::read(common::our_bundle()).unwrap();
+    let ours = bundle();
+    assert!(ours == bundle(), "the same files make another archive");
+    let lab = Lab::without_dkms().boot_loader_spec();
+    fs_err::write(lab.path("tmp/bundle.tar.gz"), ours).unwrap();
+    let listing = lab.sh("tar tzf /tmp/bundle.tar.gz").stdout();
+    assert_eq!(listing.lines().find(|path| !path.starts_with("usr/")), None);
+    lab.sh("tar xzf /tmp/bundle.tar.gz -C /; dkms --version").succeeds().says("dkms-4");
+    // What Clear Linux has, where sbin is bin.
+    lab.sh("ln -s ../bin/dkms /usr/sbin/dkms").succeeds();
     lab.write("etc/systemd/system/update-triggers.target", "[Unit]\nDescription=Update triggers\n");
-    lab.sh("[ -e /usr/bin/dkms ] || ln -s /usr/sbin/dkms /usr/bin/dkms").succeeds();
     let looked = lab.sh("systemd-analyze verify --man=no dkms-new-kernel.service dkms.service 2>&1");
     looked.succeeds();
     assert_eq!(looked.stdout(), "");
     // It can find fault.
-    lab.sh("sed -i s/oneshot/sometimes/ /etc/systemd/system/dkms-new-kernel.service").succeeds();
+    let unit = "/usr/lib/systemd/system/dkms-new-kernel.service";
+    lab.sh(&format!("sed -i s/oneshot/sometimes/ {unit}")).succeeds();
     lab.sh("systemd-analyze verify --man=no dkms-new-kernel.service 2>&1").says("sometimes");
 }

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Lab, Ran, Series};
+use common::{Lab, Series};
 use rstest::rstest;
 
 /// What mkinitcpio's hooks do at these places.
@@ -16,31 +16,16 @@ const STUBS: [(&str, &str, &str); 2] = [
     ("90-stub-install", "PostTransaction", "cp /usr/lib/modules/*/vmlinuz /boot/; echo STUB 90"),
 ];
 
-/// A machine with pacman, on which nothing is installed by it yet.
+/// A machine with pacman and our package, on which nothing else is installed by it yet.
 fn machine() -> Lab {
-    let lab = Lab::new()
-        .headers(Series::Old.release())
-        .headers(Series::New.release())
-        .packages_and_dependencies(&["pacman-package-manager", "makepkg", "libarchive-tools", "fakeroot"]);
-    lab.sh(
-        "mkdir -p /repo /boot /var/lib/pacman; [ -e /usr/bin/dkms ] || ln -s /usr/sbin/dkms /usr/bin/dkms",
-    )
-    .succeeds();
-    lab.write(
-        "etc/pacman.conf",
-        "[options]\nArchitecture = auto\nSigLevel = Never\n[test]\nServer = file:///repo\n",
-    );
+    let lab = Lab::without_dkms().headers(Series::Old.release()).headers(Series::New.release()).pacman();
+    lab.pacman_install_ours().succeeds();
     for (name, when, script) in STUBS {
         let hook = format!(
             "[Trigger]\nType = Path\nOperation = Install\nOperation = Upgrade\nOperation = Remove\n\
              Target = usr/lib/modules/*/vmlinuz\n[Action]\nWhen = {when}\nExec = /bin/sh -c \"{script}\"\n"
         );
         lab.write(&format!("usr/share/libalpm/hooks/{name}.hook"), &hook);
-    }
-    for hook in fs_err::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/pacman")).unwrap() {
-        let hook = hook.unwrap();
-        let text = fs_err::read_to_string(hook.path()).unwrap();
-        lab.write(&format!("usr/share/libalpm/hooks/{}", hook.file_name().to_string_lossy()), &text);
     }
     // What the packages are to bring is not there before they do.
     for series in [Series::Old, Series::New] {
@@ -62,8 +47,8 @@ fn machine() -> Lab {
 fn kernel(lab: &Lab, series: Series) {
     let release = series.release();
     let version = release.replace('-', ".");
-    package(lab, "linux-test", &version, &format!("/tmp/kernel-{release}"));
-    package(lab, "linux-test-headers", &version, &format!("/tmp/headers-{release}"));
+    lab.pacman_package("linux-test", &version, &format!("/tmp/kernel-{release}"), "");
+    lab.pacman_package("linux-test-headers", &version, &format!("/tmp/headers-{release}"), "");
 }
 
 /// Puts a module's sources into the repository.
@@ -88,27 +73,7 @@ fn module(lab: &Lab, version: &str, body: &str, conf: &str) {
              MODULE_LICENSE(\"GPL\");\nMODULE_VERSION(\"{version}\");\n"
         ),
     );
-    package(lab, "foo-dkms", version, &format!("/tmp/foo-{version}"));
-}
-
-fn package(lab: &Lab, name: &str, version: &str, files: &str) {
-    lab.write(
-        &format!("tmp/build-{name}/PKGBUILD"),
-        &format!(
-            "pkgname={name}\npkgver={version}\npkgrel=1\npkgdesc=test\narch=(any)\noptions=(!strip !debug)\n\
-             package() {{\n\tcp -a {files}/. \"$pkgdir\"/\n}}\n"
-        ),
-    );
-    lab.sh(&format!(
-        "cd /tmp/build-{name}; chmod -R a+rX {files}; chmod a+rwx . /repo; rm -f /repo/*.old; rm -rf src pkg
-         setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/tmp PKGEXT=.pkg.tar PKGDEST=/repo makepkg -df
-         cd /repo; repo-add -q test.db.tar /repo/{name}-{version}-1-any.pkg.tar"
-    ))
-    .succeeds();
-}
-
-fn pacman(lab: &Lab, words: &str) -> Ran {
-    lab.sh(&format!("pacman --noconfirm {words} </dev/null"))
+    lab.pacman_package("foo-dkms", version, &format!("/tmp/foo-{version}"), "depends=(dkms)");
 }
 
 const EVERYTHING: &str = "-Sy linux-test linux-test-headers foo-dkms";
@@ -117,7 +82,7 @@ const EVERYTHING: &str = "-Sy linux-test linux-test-headers foo-dkms";
 fn about_to_be_updated(body: &str, conf: &str) -> Lab {
     let lab = machine();
     module(&lab, "1.0", body, conf);
-    pacman(&lab, EVERYTHING).succeeds();
+    lab.pacman_does(EVERYTHING).succeeds();
     lab.assert_installed("foo", "1.0", Series::Old.release());
     kernel(&lab, Series::New);
     lab
@@ -141,7 +106,7 @@ fn assert_boots(lab: &Lab, series: Series) {
 fn a_kernels_update_brings_its_modules() {
     let lab = about_to_be_updated(GOOD, "BOOT_CRITICAL=yes");
     lab.sh("rm -f /tmp/compiled").succeeds();
-    let ran = pacman(&lab, "-Syu");
+    let ran = lab.pacman_does("-Syu");
     ran.succeeds();
     let said = ran.to_string();
     let place = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text}: {said}"));
@@ -157,17 +122,17 @@ fn a_kernels_update_brings_its_modules() {
 #[ignore = "runs in the lab (root, network): make test"]
 fn an_update_after_which_the_machine_would_not_boot_is_stopped() {
     let lab = about_to_be_updated(&broken_for_the_new(), "BOOT_CRITICAL=yes");
-    pacman(&lab, "-Syu").fails().says("would lack a module").says_nothing_of("STUB 60");
+    lab.pacman_does("-Syu").fails().says("would lack a module").says_nothing_of("STUB 60");
     assert_boots(&lab, Series::Old);
     lab.assert_installed("foo", "1.0", Series::Old.release());
-    pacman(&lab, "-Q linux-test").says(&Series::Old.release().replace('-', "."));
+    lab.pacman_does("-Q linux-test").says(&Series::Old.release().replace('-', "."));
 }
 
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn an_update_without_an_optional_module_goes_through() {
     let lab = about_to_be_updated(&broken_for_the_new(), "");
-    pacman(&lab, "-Syu").succeeds().says("boots without it").says("STUB 90");
+    lab.pacman_does("-Syu").succeeds().says("boots without it").says("STUB 90");
     assert_boots(&lab, Series::New);
     lab.assert_not_installed("foo", Series::New.release());
 }
@@ -178,17 +143,17 @@ fn a_module_stays_until_its_successor_is_in_place_or_its_package_is_gone() {
     let lab = machine();
     let old = Series::Old.release();
     module(&lab, "1.0", GOOD, "");
-    pacman(&lab, EVERYTHING).succeeds();
+    lab.pacman_does(EVERYTHING).succeeds();
 
     module(&lab, "2.0", "return no_such_function();", "");
-    pacman(&lab, "-Syu").succeeds().says("what is installed there stays");
+    lab.pacman_does("-Syu").succeeds().says("what is installed there stays");
     lab.sh(&format!("modinfo -k {old} -F version foo")).succeeds().says("1.0");
 
     module(&lab, "3.0", GOOD, "");
-    pacman(&lab, "-Syu").succeeds();
+    lab.pacman_does("-Syu").succeeds();
     lab.assert_installed("foo", "3.0", old);
 
-    pacman(&lab, "-R foo-dkms").succeeds();
+    lab.pacman_does("-R foo-dkms").succeeds();
     lab.assert_not_installed("foo", old);
     assert_eq!(lab.sh("dkms status; ls /var/lib/dkms").stdout(), "");
 }

@@ -28,6 +28,7 @@ pub mod debian;
 pub mod disk;
 pub mod image_root;
 pub mod machine;
+pub mod pacman;
 mod ran;
 pub mod rpm;
 pub use ran::Ran;
@@ -523,6 +524,11 @@ fn roots() -> PathBuf {
     );
     fs::create_dir_all(&roots).unwrap();
     roots
+}
+
+/// The archive that `make clear` makes of the dkms under test, made anew.
+pub fn our_bundle() -> PathBuf {
+    PathBuf::from(lab_sh("bundle", &[] as &[&str]).trim())
 }
 
 fn lab_sh<A: AsRef<OsStr>>(function: &str, arguments: &[A]) -> String {

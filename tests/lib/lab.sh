@@ -32,8 +32,9 @@
 #   lab_install DIR [FAMILY]      make install into DIR (FAMILY: debian); DKMS_BINARY,
 #                                 when set, is put there as /usr/sbin/dkms
 #   lab_deb                       prints the path of our package, made of what lab_install installs
-#   lab_rpm                       the same for the rpm package; where this machine has no rpmbuild,
-#                                 one is laid over its /usr for the time of the call
+#   lab_rpm, lab_pkg              the same for the packages of rpm and pacman; what makes them is laid
+#                                 over this machine's /usr and /etc for the time of the call
+#   lab_bundle                    the same for the content of Clear Linux's bundle
 #   lab_source DIR NAME VERSION [good|broken] [CONF-LINE…]
 #                                 /usr/src/NAME-VERSION: a one-file module
 #   lab_drop DIR                  removes a root
@@ -434,15 +435,29 @@ lab_deb() {
     printf '%s/%s\n' "$LAB_REPO" "$(make -s -C "$LAB_REPO" -o build/dkms deb)"
 }
 
-lab_rpm() {
-    local tools=
+# _lab_make TARGET PROGRAM PACKAGE…: the path of what make TARGET makes, with these packages where
+# this machine has no such program.
+_lab_make() {
+    local target=$1 program=$2 tools=
+    shift 2
     lab_build || return
-    command -v rpmbuild >/dev/null || tools=$(lab_layer rpm rpm cpio) || return
+    command -v "$program" >/dev/null || tools=$(lab_layer "$1" "$@") || return
     printf '%s/' "$LAB_REPO"
     # shellcheck disable=SC2016,SC2086 # for the inner shell; words
     unshare $LAB_USER --mount --propagation private sh -euc '
-        [ -z "$1" ] || mount -t overlay lab -o "ro,lowerdir=$1/usr:/usr" /usr
-        exec make -s -C "$2" -o build/dkms rpm' sh "$tools" "$LAB_REPO"
+        for top in usr etc; do
+            [ ! -d "${1:-/none}/$top" ] || mount -t overlay lab -o "ro,lowerdir=$1/$top:/$top" "/$top"
+        done
+        exec make -s -C "$2" -o build/dkms "$3"' sh "$tools" "$LAB_REPO" "$target"
+}
+
+lab_rpm() { _lab_make rpm rpmbuild rpm cpio; }
+
+lab_pkg() { _lab_make pkg makepkg makepkg pacman-package-manager fakeroot libarchive-tools zstd; }
+
+lab_bundle() {
+    lab_build || return
+    printf '%s/%s\n' "$LAB_REPO" "$(make -s -C "$LAB_REPO" -o build/dkms clear)"
 }
 
 lab_source() {
