@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # make install: puts everything below DESTDIR, in the places of one family of distributions.
-# Usage: install.sh DESTDIR PREFIX [debian|redhat|arch|clear]
+# Usage: install.sh DESTDIR PREFIX [debian|redhat|arch|clear|gentoo|void|alpine]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dest=$1 prefix=$2 family=${3:-}
@@ -15,12 +15,15 @@ detect() {
         *" fedora "* | *" rhel "* | *" centos "* | *suse*) echo redhat ;;
         *" arch "*) echo arch ;;
         *" clear-linux-os "*) echo clear ;;
+        *" gentoo "*) echo gentoo ;;
+        *" void "*) echo void ;;
+        *" alpine "*) echo alpine ;;
         *) return 1 ;;
     esac
 }
 
 if [ -z "$family" ] && ! family=$(detect); then
-    echo "make install: cannot tell the family of this distribution; say FAMILY=debian|redhat|arch|clear" >&2
+    echo "make install: cannot tell the family of this distribution; say FAMILY=debian|redhat|arch|clear|gentoo|void|alpine" >&2
     exit 1
 fi
 
@@ -31,10 +34,10 @@ settings() { [ -e "$dest$2" ] || data "$1" "$2"; }
 
 case $family in
     # The hooks call /usr/sbin/dkms, which is /usr/bin/dkms where sbin is merged into bin.
-    arch | clear) sbin=$prefix/bin ;;
-    debian | redhat) sbin=$prefix/sbin ;;
+    arch | clear | void) sbin=$prefix/bin ;;
+    debian | redhat | gentoo | alpine) sbin=$prefix/sbin ;;
     *)
-        echo "make install: unknown FAMILY '$family', expected debian, redhat, arch or clear" >&2
+        echo "make install: unknown FAMILY '$family', expected debian, redhat, arch, clear, gentoo, void or alpine" >&2
         exit 1
         ;;
 esac
@@ -73,6 +76,19 @@ if [ "$family" = arch ]; then
     for hook in pacman/*.hook; do
         data "$hook" "$prefix/share/libalpm/hooks/${hook#pacman/}"
     done
+fi
+if [ "$family" = gentoo ]; then
+    for hook in hooks/gentoo/*.install; do
+        program "$hook" "$prefix/lib/kernel/preinst.d/${hook##*/}"
+    done
+fi
+if [ "$family" = void ]; then
+    for hook in hooks/void/*/*; do
+        program "$hook" "/etc/kernel.d/${hook#hooks/void/}"
+    done
+fi
+if [ "$family" = alpine ]; then
+    program hooks/alpine/dkms.hook /etc/kernel-hooks.d/dkms.hook
 fi
 if [ "$family" = debian ]; then
     for hook in hooks/kernel/*/dkms; do

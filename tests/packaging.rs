@@ -39,6 +39,23 @@ const ARCH: [&str; 7] = [
     "usr/share/libalpm/hooks/71-dkms-remove.hook",
 ];
 
+const GENTOO: [&str; 4] = [
+    "etc/dkms/framework.conf",
+    "etc/grub.d/zz_dkms",
+    "usr/lib/kernel/preinst.d/15-dkms.install",
+    "usr/lib/kernel/preinst.d/88-dkms-proof.install",
+];
+
+const VOID: [&str; 5] = [
+    "etc/dkms/framework.conf",
+    "etc/grub.d/zz_dkms",
+    "etc/kernel.d/post-install/10-dkms",
+    "etc/kernel.d/post-install/40-dkms-proof",
+    "etc/kernel.d/pre-remove/10-dkms",
+];
+
+const ALPINE: [&str; 3] = ["etc/dkms/framework.conf", "etc/grub.d/zz_dkms", "etc/kernel-hooks.d/dkms.hook"];
+
 /// A bundle has nothing in /etc.
 const CLEAR: [&str; 3] = [
     "usr/lib/systemd/system/dkms-new-kernel.service",
@@ -87,6 +104,9 @@ fn files(directory: &Path) -> BTreeSet<String> {
 #[case::redhat("redhat", "usr/sbin/dkms", "site-functions", &RED_HAT)]
 #[case::arch("arch", "usr/bin/dkms", "site-functions", &ARCH)]
 #[case::clear("clear", "usr/bin/dkms", "site-functions", &CLEAR)]
+#[case::gentoo("gentoo", "usr/sbin/dkms", "site-functions", &GENTOO)]
+#[case::void("void", "usr/bin/dkms", "site-functions", &VOID)]
+#[case::alpine("alpine", "usr/sbin/dkms", "site-functions", &ALPINE)]
 fn each_family_gets_its_files(
     #[case] family: &str,
     #[case] binary: &str,
@@ -117,6 +137,9 @@ fn each_family_gets_its_files(
 #[case::redhat("redhat")]
 #[case::arch("arch")]
 #[case::clear("clear")]
+#[case::gentoo("gentoo")]
+#[case::void("void")]
+#[case::alpine("alpine")]
 fn the_manual_names_every_hook(#[case] family: &str) {
     let dest = tempfile::tempdir().unwrap();
     install(dest.path(), family);
@@ -171,8 +194,9 @@ fn every_hook_is_inert_without_the_package() {
     for hook in hooks.lines() {
         let text = fs_err::read_to_string(repository().join(hook)).unwrap();
         // The paths are absolute, so that only reading can tell on a machine that has a dkms.
-        let in_etc =
-            ["kernel", "grub", "initramfs"].iter().any(|to| hook.starts_with(&format!("hooks/{to}/")));
+        let in_etc = ["kernel", "grub", "initramfs", "void", "alpine"]
+            .iter()
+            .any(|to| hook.starts_with(&format!("hooks/{to}/")));
         let only_ours = if in_etc { "/usr/lib/dkms/hook" } else { "/usr/sbin/dkms" };
         assert!(text.contains(&format!("[ -x {only_ours} ] || exit 0")), "{hook} has no guard");
         assert!(text.lines().count() <= 9, "{hook} is no thin file any more");

@@ -73,11 +73,31 @@ fn without_what_it_needs_a_kernel_gets_no_entry_and_rpm_goes_on(#[case] transact
     lab.assert_withheld(release);
     lab.sh("dkms gate").says(&format!("{release}: held"));
 
-    // The same trigger, once the cause is mended.
+    // The same trigger, or what it was told, once the cause is mended.
     lab.mend("foo", "1.0");
-    lab.sh("rpm -U --replacepkgs /tmp/kernel-devel-[0-9]*.rpm").succeeds();
+    if transactions == IMAGE_FIRST {
+        lab.sh("dkms log last").says("hook rpm headers");
+        lab.sh("dkms replay").succeeds();
+    } else {
+        lab.sh("rpm -U --replacepkgs /tmp/kernel-devel-[0-9]*.rpm").succeeds();
+    }
     lab.assert_installed("foo", "1.0", release);
     lab.assert_boots(release);
+}
+
+/// SUSE's kernels call nobody: the trigger on their headers is all there is.
+#[rstest]
+#[case::together(TOGETHER)]
+#[case::image_first(IMAGE_FIRST)]
+#[ignore = "runs in the lab (root, network): make test"]
+fn a_kernel_of_suse_gets_its_modules_with_its_headers(#[case] transactions: &[&str]) {
+    let release = Series::New.release();
+    let lab = Lab::without_dkms().initramfs_stand_in().rpm();
+    lab.rpm_install_ours().succeeds();
+    let lab = lab.rpm_kernel_of_suse(Series::New).registered("foo", "1.0", good().remakes_initrd());
+    install(&lab, transactions);
+    lab.assert_installed("foo", "1.0", release);
+    assert_eq!(lab.initramfs_calls(release), 1);
 }
 
 #[rstest]

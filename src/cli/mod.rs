@@ -20,7 +20,7 @@ use crate::machine::Given;
 use crate::module::{Arch, Target};
 
 /// What `hook` understands as its first word.
-pub const PROTOCOLS: [&str; 12] = [
+pub const PROTOCOLS: [&str; 15] = [
     "apt",
     "image",
     "clear",
@@ -33,6 +33,9 @@ pub const PROTOCOLS: [&str; 12] = [
     "pacman",
     "rpm",
     "dnf",
+    "gentoo",
+    "void",
+    "alpine",
 ];
 
 /// A module as the command line names it, before anybody has looked at the disk.

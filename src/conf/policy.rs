@@ -50,6 +50,7 @@ pub enum Generator {
     UpdateInitramfs,
     Dracut,
     Mkinitcpio,
+    Mkinitfs,
     Booster,
     None,
 }
@@ -319,6 +320,7 @@ mod tests {
     #[case::update_initramfs("update-initramfs", Generator::UpdateInitramfs)]
     #[case::dracut("dracut", Generator::Dracut)]
     #[case::mkinitcpio("mkinitcpio", Generator::Mkinitcpio)]
+    #[case::mkinitfs("mkinitfs", Generator::Mkinitfs)]
     #[case::booster("booster", Generator::Booster)]
     #[case::none("none", Generator::None)]
     fn generators_have_names(#[case] name: &str, #[case] want: Generator) {

@@ -6,11 +6,11 @@
 use anyhow::{Context, Result, bail};
 
 use super::replay::afterwards;
-use super::{Event, bring_up_to_date, go_on, held_fails, holds_by_itself, target};
+use super::{go_on, installed, target};
 use crate::commands::after::{After, is_done_already};
 use crate::commands::foretell::{self, Afterwards, Kernel};
 use crate::commands::session::Session;
-use crate::commands::{Caller, kernel_gone, look_again, mark_pending, report_error};
+use crate::commands::{Caller, kernel_gone, look_again, mark_pending};
 use crate::kernel::KernelRelease;
 
 /// The stage and the kernel.
@@ -90,16 +90,5 @@ fn by_hand(session: &Session, kernel: KernelRelease, image: Option<&str>) -> Res
     match installed(session, kernel, Caller::KernelInstallation)? {
         0 => go_on(session, after),
         code => Ok(code),
-    }
-}
-
-fn installed(session: &Session, kernel: KernelRelease, caller: Caller) -> Result<u8> {
-    match bring_up_to_date(session, &target(session, kernel), caller) {
-        Ok(Event::Fine) => Ok(0),
-        Ok(Event::Held) => Ok(u8::from(held_fails(session)?)),
-        Err(error) => {
-            report_error(&session.report, &error);
-            Ok(u8::from(holds_by_itself(session, &error)))
-        }
     }
 }

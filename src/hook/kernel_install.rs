@@ -69,13 +69,18 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
             by_hand(session, kernel, &args)
         }
         Call::Build(kernel) => Ok(guarded(session, build(session, kernel))),
-        Call::Prove { kernel, initrds } => Ok(guarded(session, prove(session, kernel, initrds))),
+        Call::Prove { kernel, initrds } => {
+            let directory = session.variable("KERNEL_INSTALL_STAGING_AREA").map(PathBuf::from);
+            let none_wanted = session.variable("KERNEL_INSTALL_INITRD_GENERATOR") == Some("none");
+            let staged = Staged { given: initrds, directory, none_wanted };
+            Ok(guarded(session, prove(session, kernel, &staged)))
+        }
     }
 }
 
 /// An error that tells nothing about the kernel is a warning: kernel-install's other plugins, and
 /// the package manager behind them, go on.
-fn guarded(session: &Session, result: Result<u8>) -> u8 {
+pub(super) fn guarded(session: &Session, result: Result<u8>) -> u8 {
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -136,7 +141,7 @@ fn after(session: &Session, kernel: &KernelRelease, args: &[String]) -> Option<A
     After::kernel_install(session, kernel, image.map(PathBuf::as_path), initrds)
 }
 
-fn build(session: &Session, kernel: KernelRelease) -> Result<u8> {
+pub(super) fn build(session: &Session, kernel: KernelRelease) -> Result<u8> {
     if !session.tree.kernel_dir(&kernel).is_dir() {
         return Ok(0); // a kernel without modules has none of ours either
     }
@@ -172,8 +177,19 @@ fn look_again(session: &Session, kernel: KernelRelease) -> Result<u8> {
     }
 }
 
-fn prove(session: &Session, kernel: KernelRelease, initrds: Vec<PathBuf>) -> Result<u8> {
-    let image = image(session, &kernel, initrds)?;
+/// Where images are that are about to be published.
+#[derive(Debug)]
+pub(super) struct Staged {
+    /// Named on the command line, possibly staged as well.
+    pub given: Vec<PathBuf>,
+    /// Where generators leave theirs.
+    pub directory: Option<PathBuf>,
+    /// Whether none is to be made.
+    pub none_wanted: bool,
+}
+
+pub(super) fn prove(session: &Session, kernel: KernelRelease, staged: &Staged) -> Result<u8> {
+    let image = image(session, &kernel, staged)?;
     match prove_installed(session, &target(session, kernel), &image)? {
         Some(verdict) if !verdict.standing.may_boot() => {
             announce(session, &verdict)?;
@@ -204,16 +220,12 @@ fn held(session: &Session, kernel: &KernelRelease) -> Result<u8> {
 
 /// The images that are about to be published: those given and those staged by other plugins, which
 /// become one initramfs, and unified ones. Where there are none, those that are there.
-fn image(session: &Session, kernel: &KernelRelease, initrds: Vec<PathBuf>) -> Result<Image> {
+fn image(session: &Session, kernel: &KernelRelease, staged: &Staged) -> Result<Image> {
     let tree = &session.tree;
-    let mut given: Vec<PathBuf> = initrds
-        .into_iter()
-        // Relative ones are relative to where kernel-install was called, and so are we.
-        .map(|path| if path.is_relative() { path } else { tree.path(path) })
-        .collect();
-    if let Some(staging) = session.variable("KERNEL_INSTALL_STAGING_AREA") {
-        given.extend(initramfs::initrds_in(&tree.path(staging)));
-    }
+    // Relative ones are relative to where kernel-install was called, and so are we.
+    let place = |path: &PathBuf| if path.is_relative() { path.clone() } else { tree.path(path) };
+    let mut given: Vec<PathBuf> = staged.given.iter().map(place).collect();
+    given.extend(staged.directory.iter().flat_map(|directory| initramfs::initrds_in(&place(directory))));
     // What is given may be staged as well, as a link.
     let mut files = Vec::new();
     given.retain(|path| {
@@ -229,8 +241,7 @@ fn image(session: &Session, kernel: &KernelRelease, initrds: Vec<PathBuf>) -> Re
     if images.is_empty() {
         images = deciding(tree, kernel);
     }
-    let configured = session.variable("KERNEL_INSTALL_INITRD_GENERATOR") == Some("none");
-    let none_wanted = configured || session.policy()?.generator == Generator::None;
+    let none_wanted = staged.none_wanted || session.policy()?.generator == Generator::None;
     Ok(if none_wanted && images.is_empty() { Image::NotNeeded } else { Image::Needed(images) })
 }
 

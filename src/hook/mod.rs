@@ -2,11 +2,13 @@
 //! What package managers and boot loaders call, one file per protocol: argv and environment to an
 //! event, a verdict to that protocol's exit code. Builds nothing itself.
 
+mod alpine;
 mod apt;
 mod boot;
 mod clear;
 mod debian;
 mod dnf;
+mod gentoo;
 mod grub;
 mod image;
 mod kernel_install;
@@ -15,6 +17,7 @@ mod pacman;
 mod preflight;
 mod replay;
 mod rpm;
+mod void;
 
 use anyhow::{Error, Result, anyhow};
 
@@ -62,6 +65,9 @@ fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "uninstall" => uninstall(session),
         "rpm" => rpm::run(session, args),
         "dnf" => dnf::run(session, args),
+        "gentoo" => gentoo::run(session, args),
+        "void" => void::run(session, args),
+        "alpine" => alpine::run(session, args),
         "trial" => preflight::trial(session),
         "autoinstaller" => boot::autoinstaller(session, args),
         "common-postinst" => package::common_postinst(session, args),
@@ -108,8 +114,12 @@ pub fn only_asks(action: &Action) -> bool {
 /// must not be in the way, nor what only tries; a kernel that nobody looked at gets no boot entry.
 pub fn code_without_session(root: &Root, protocol: &str, args: &[String]) -> Option<u8> {
     match (protocol, args.first().map(String::as_str), args.get(1).map(String::as_str)) {
-        ("kernel-install", _, Some("add")) if !is_off(root) => Some(kernel_install::SKIP_LATER),
-        ("kernel-install", ..) | ("debian", Some("preinst" | "prerm"), _) => Some(0),
+        ("kernel-install", _, Some("add")) | ("gentoo", ..) if !is_off(root) => {
+            Some(kernel_install::SKIP_LATER)
+        }
+        ("kernel-install" | "gentoo", ..)
+        | ("debian", Some("preinst" | "prerm"), _)
+        | ("void", Some("pre-remove"), _) => Some(0),
         _ => preflight::only_tries(protocol, args).then_some(0),
     }
 }
@@ -138,6 +148,18 @@ fn bring_up_to_date(session: &Session, target: &Target, caller: Caller) -> Resul
             Err(unmarked)
         }
         _ => Err(error),
+    }
+}
+
+/// The same for a protocol that knows success and failure.
+fn installed(session: &Session, kernel: KernelRelease, caller: Caller) -> Result<u8> {
+    match bring_up_to_date(session, &target(session, kernel), caller) {
+        Ok(Event::Fine) => Ok(0),
+        Ok(Event::Held) => Ok(u8::from(held_fails(session)?)),
+        Err(error) => {
+            commands::report_error(&session.report, &error);
+            Ok(u8::from(holds_by_itself(session, &error)))
+        }
     }
 }
 

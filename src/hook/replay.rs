@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result, bail};
 
-use super::{apt, clear, debian, dnf, kernel_install, package, pacman, rpm};
+use super::{alpine, apt, clear, debian, dnf, gentoo, kernel_install, package, pacman, rpm, void};
 use crate::cli::{self, Action, Options, Replayed};
 use crate::commands::after::After;
 use crate::commands::call::{Call, KBUILD};
@@ -139,6 +139,9 @@ fn foretell_hook(
         "clear" => clear::foretell(session)?,
         "pacman" => pacman::foretell(session, args, notes)?,
         "rpm" => rpm::foretell(session, args)?,
+        "gentoo" => vec![gentoo::foretell(session, args)?],
+        "void" => vec![void::foretell(session, args)?],
+        "alpine" => alpine::foretell(session, args)?,
         "dnf" => {
             notes.push(dnf::foretell(session)?);
             Vec::new()

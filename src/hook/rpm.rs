@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The trigger of our rpm package on files below /usr/src/kernels, with their paths on standard input
-//! (rpm's manual, "File triggers"). rpm only reports a failure; by then everything is installed.
+//! The trigger of our rpm package on headers of kernels below /usr/src, with their paths on standard
+//! input (rpm's manual, "File triggers"). rpm only reports a failure; by then everything is installed.
+//! Where kernels come with kernel-install it brings what comes later; on SUSE, where nothing else calls
+//! us, all of it.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +20,9 @@ use crate::kernel::KernelRelease;
 
 /// Where Fedora and its kin put what modules are built against, by kernel release.
 const HEADERS: &str = "/usr/src/kernels/";
+
+/// Where SUSE puts it: `linux-VERSION-RELEASE-obj/ARCHITECTURE/FLAVOR`.
+const OBJECTS: (&str, &str) = ("/usr/src/linux-", "-obj");
 
 pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
     if args != ["headers"] {
@@ -66,18 +71,28 @@ pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Vec<Kernel>
 /// The installed kernels whose headers have come.
 fn come(session: &Session) -> Result<Vec<KernelRelease>> {
     let text = session.recorder.call.stdin(directories).context("reading the paths of the trigger")?;
-    let named = text.lines().filter_map(|path| path.strip_prefix(HEADERS)?.parse::<KernelRelease>().ok());
-    Ok(named.filter(|kernel| session.tree.kernel_dir(kernel).is_dir()).collect())
+    let named: BTreeSet<_> = text.lines().filter_map(|path| headers_of(path)?.1.parse().ok()).collect();
+    Ok(named.into_iter().filter(|kernel: &KernelRelease| session.tree.kernel_dir(kernel).is_dir()).collect())
 }
 
-/// The directories in /usr/src/kernels of thousands of paths.
+/// The directories of headers that thousands of paths lie in.
 fn directories(paths: &str) -> String {
-    let names: BTreeSet<&str> = paths
-        .lines()
-        .filter_map(|path| path.strip_prefix(HEADERS)?.split('/').next())
-        .filter(|name| !name.is_empty())
-        .collect();
-    names.iter().map(|name| format!("{HEADERS}{name}\n")).collect()
+    let found: BTreeSet<String> =
+        paths.lines().filter_map(headers_of).map(|(directory, _)| directory + "\n").collect();
+    found.into_iter().collect()
+}
+
+/// The directory of headers that a file lies in, and the release that they are of.
+fn headers_of(path: &str) -> Option<(String, String)> {
+    if let Some(below) = path.strip_prefix(HEADERS) {
+        let release = below.split('/').next().filter(|name| !name.is_empty())?;
+        return Some((format!("{HEADERS}{release}"), release.to_owned()));
+    }
+    let mut parts = path.strip_prefix(OBJECTS.0)?.splitn(4, '/');
+    let (version, architecture) = (parts.next()?.strip_suffix(OBJECTS.1)?, parts.next()?);
+    let flavor = parts.next().filter(|name| !name.is_empty())?;
+    let (begin, end) = OBJECTS;
+    Some((format!("{begin}{version}{end}/{architecture}/{flavor}"), format!("{version}-{flavor}")))
 }
 
 /// kernel-install, for a kernel that it was kept from publishing: its plugins make the initramfs
@@ -107,7 +122,19 @@ mod tests {
     #[case::two("/usr/src/kernels/b/x\n/usr/src/kernels/a/x\n", "/usr/src/kernels/a\n/usr/src/kernels/b\n")]
     #[case::the_directory_itself("/usr/src/kernels/\n/usr/src/kernels\n", "")]
     #[case::elsewhere("/usr/src/foo-1.0/dkms.conf\n", "")]
+    #[case::of_suse(
+        "/usr/src/linux-6.4.0-150600.21-obj/x86_64\n/usr/src/linux-6.4.0-150600.21-obj/x86_64/default/.config\n",
+        "/usr/src/linux-6.4.0-150600.21-obj/x86_64/default\n"
+    )]
+    #[case::sources_of_suse("/usr/src/linux-6.4.0-150600.21/Makefile\n", "")]
     fn kernels_are_told_by_the_directories_of_their_headers(#[case] paths: &str, #[case] want: &str) {
         assert_eq!(directories(paths), want);
+    }
+
+    #[rstest]
+    #[case::fedoras("/usr/src/kernels/6.9.1-100.fc40.x86_64/Makefile", "6.9.1-100.fc40.x86_64")]
+    #[case::suses("/usr/src/linux-6.4.0-150600.21-obj/x86_64/default/.config", "6.4.0-150600.21-default")]
+    fn releases_are_told_by_where_headers_are(#[case] path: &str, #[case] want: &str) {
+        assert_eq!(headers_of(path).unwrap().1, want);
     }
 }

@@ -31,10 +31,11 @@ pub fn generator(wish: Generator) -> Option<Tool> {
         Generator::UpdateInitramfs => Tool::UpdateInitramfs,
         Generator::Dracut => Tool::Dracut,
         Generator::Mkinitcpio => Tool::Mkinitcpio,
+        Generator::Mkinitfs => Tool::Mkinitfs,
         Generator::Booster => Tool::Booster,
         Generator::None => return None,
         Generator::Auto => {
-            return [Tool::UpdateInitramfs, Tool::Dracut, Tool::Mkinitcpio, Tool::Booster]
+            return [Tool::UpdateInitramfs, Tool::Dracut, Tool::Mkinitcpio, Tool::Booster, Tool::Mkinitfs]
                 .into_iter()
                 .find(|tool| tool.find().is_some());
         }
@@ -45,7 +46,7 @@ pub fn generator(wish: Generator) -> Option<Tool> {
 /// Makes the image of one kernel anew. No lock may be held: generators call hooks, which call us.
 pub fn remake(tree: &Tree, kernel: &KernelRelease, wish: Generator, report: &Report) -> Result<()> {
     let Some(tool) = generator(wish) else {
-        bail!("no initramfs generator is installed (update-initramfs, dracut, mkinitcpio, booster)")
+        bail!("no initramfs generator is installed (update-initramfs, dracut, mkinitcpio, booster, mkinitfs)")
     };
     let images = images(tree, kernel);
     space::check(tree, kernel, &images)?;
@@ -60,6 +61,11 @@ pub fn remake(tree: &Tree, kernel: &KernelRelease, wish: Generator, report: &Rep
             None => {
                 run.arg("-k").arg(kernel).arg("-g").arg(image.unwrap_or_else(|| default_image(tree, kernel)))
             }
+        },
+        Tool::Mkinitfs => match image {
+            Some(image) => run.arg("-o").arg(image).arg(kernel),
+            // It knows the name: initramfs-FLAVOR.
+            None => run.arg(kernel),
         },
         _ => run
             .args(["build", "--force", "--kernel-version"])
@@ -86,6 +92,16 @@ fn package_base(tree: &Tree, kernel: &KernelRelease) -> Result<Option<String>> {
     Ok(text.map(|text| text.trim().to_owned()).filter(|name| !name.is_empty() && !name.contains('/')))
 }
 
+/// Alpine's kernels are one of each flavor, after which the image is called; a file of the package
+/// says which release that is.
+fn flavor<'a>(tree: &Tree, kernel: &'a KernelRelease) -> Option<&'a str> {
+    // VERSION-PKGREL-FLAVOR.
+    let flavor = kernel.as_str().splitn(3, '-').nth(2)?;
+    let file = tree.path("/usr/share/kernel").join(flavor).join("kernel.release");
+    let owner = files::read_if_there(&file).ok()??;
+    (owner.trim() == kernel.as_str()).then_some(flavor)
+}
+
 fn preset(tree: &Tree, kernel: &KernelRelease) -> Result<Option<String>> {
     let base = package_base(tree, kernel)?;
     Ok(base.filter(|base| tree.path(format!("/etc/mkinitcpio.d/{base}.preset")).is_file()))
@@ -103,6 +119,9 @@ pub fn images(tree: &Tree, kernel: &KernelRelease) -> Vec<PathBuf> {
     if let Ok(Some(base)) = package_base(tree, kernel) {
         names.push(format!("initramfs-{base}.img"));
         names.push(format!("booster-{base}.img"));
+    }
+    if let Some(flavor) = flavor(tree, kernel) {
+        names.push(format!("initramfs-{flavor}"));
     }
     let mut found: Vec<PathBuf> =
         names.iter().map(|name| tree.path("/boot").join(name)).filter(|path| path.is_file()).collect();
@@ -154,5 +173,23 @@ mod tests {
         }
         let kernel = "6.1".parse().unwrap();
         assert_eq!(images(&tree, &kernel), want.map(|name| dir.path().join(name)));
+    }
+
+    #[test]
+    fn the_image_of_a_flavor_is_of_the_release_that_its_package_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::at(dir.path());
+        for (name, text) in [
+            ("usr/share/kernel/lts/kernel.release", "6.6.30-0-lts\n"),
+            ("boot/initramfs-lts", ""),
+            ("boot/initramfs-virt", ""),
+        ] {
+            let path = dir.path().join(name);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        }
+        assert_eq!(images(&tree, &"6.6.30-0-lts".parse().unwrap()), [dir.path().join("boot/initramfs-lts")]);
+        assert_eq!(images(&tree, &"6.6.28-0-lts".parse().unwrap()), Vec::<PathBuf>::new());
+        assert_eq!(images(&tree, &"6.6.30-0-virt".parse().unwrap()), Vec::<PathBuf>::new());
     }
 }

@@ -10,6 +10,7 @@ const AMBIENT_BEGINNINGS: &[&str] = &[
     "DEBIAN_",
     "DPKG_",
     "GPG_",
+    "INSTALLKERNEL_",
     "KERNEL_INSTALL_",
     "LC_",
     "LESS",

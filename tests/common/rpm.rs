@@ -40,12 +40,28 @@ impl Lab {
     /// image's script calls the real kernel-install. They are `/tmp/kernel-{core,devel}-*.rpm`.
     pub fn rpm_kernel(self, series: Series) -> Self {
         let release = series.release();
+        let scripts = format!(
+            "%posttrans\nkernel-install add {release} /lib/modules/{release}/vmlinuz || exit $?\n\
+             %preun\nkernel-install remove {release} || exit $?\n"
+        );
+        self.rpm_kernel_with(series, &format!("/usr/src/kernels/{release}"), &scripts)
+    }
+
+    /// The same as SUSE has them, whose scripts call nobody that we could be wired into.
+    pub fn rpm_kernel_of_suse(self, series: Series) -> Self {
+        let (version, flavor) = series.release().rsplit_once('-').unwrap();
+        self.rpm_kernel_with(series, &format!("/usr/src/linux-{version}-obj/x86_64/{flavor}"), "")
+    }
+
+    fn rpm_kernel_with(self, series: Series, headers: &str, scripts: &str) -> Self {
+        let release = series.release();
         let lab = self.headers(release);
         lab.sh(&format!(
-            "mkdir -p /tmp/devel /tmp/core; cp -aL /usr/src/linux-headers-{release} /tmp/devel/{release}
+            "mkdir -p /tmp/core /tmp/devel$(dirname {headers})
+             cp -aL /usr/src/linux-headers-{release} /tmp/devel{headers}
              rm -rf /lib/modules/{release} /usr/src/linux-headers-{release}
              cd /tmp/core; touch modules.order modules.builtin modules.builtin.modinfo; echo {release} >vmlinuz
-             ln -s /usr/src/kernels/{release} build; mkdir kernel"
+             ln -s {headers} build; mkdir kernel"
         ))
         .succeeds();
         let version = (release.split('-').next().unwrap_or(release), "1");
@@ -54,17 +70,14 @@ impl Lab {
             version,
             &format!(
                 "Requires: systemd\n%description\nAn image.\n%install\nmkdir -p %{{buildroot}}/lib/modules\n\
-                 cp -a /tmp/core %{{buildroot}}/lib/modules/{release}\n\
-                 %posttrans\nkernel-install add {release} /lib/modules/{release}/vmlinuz || exit $?\n\
-                 %preun\nkernel-install remove {release} || exit $?\n%files\n/lib/modules/{release}\n"
+                 cp -a /tmp/core %{{buildroot}}/lib/modules/{release}\n{scripts}%files\n/lib/modules/{release}\n"
             ),
         );
         lab.rpm_build(
             "kernel-devel",
             version,
             &format!(
-                "%description\nHeaders.\n%install\nmkdir -p %{{buildroot}}/usr/src/kernels\n\
-                 cp -a /tmp/devel/{release} %{{buildroot}}/usr/src/kernels\n%files\n/usr/src/kernels/{release}\n"
+                "%description\nHeaders.\n%install\ncp -a /tmp/devel/. %{{buildroot}}/\n%files\n{headers}\n"
             ),
         );
         lab
