@@ -18,7 +18,11 @@ const STUBS: [(&str, &str, &str); 2] = [
 
 /// A machine with pacman and our package, on which nothing else is installed by it yet.
 fn machine() -> Lab {
-    let lab = Lab::without_dkms().headers(Series::Old.release()).headers(Series::New.release()).pacman();
+    prepared(Lab::without_dkms())
+}
+
+fn prepared(lab: Lab) -> Lab {
+    let lab = lab.headers(Series::Old.release()).headers(Series::New.release()).pacman();
     lab.pacman_install_ours().succeeds();
     for (name, when, script) in STUBS {
         let hook = format!(
@@ -80,7 +84,10 @@ const EVERYTHING: &str = "-Sy linux-test linux-test-headers foo-dkms";
 
 /// It runs the old kernel with the module, and the new one is in the repository.
 fn about_to_be_updated(body: &str, conf: &str) -> Lab {
-    let lab = machine();
+    updated_soon(machine(), body, conf)
+}
+
+fn updated_soon(lab: Lab, body: &str, conf: &str) -> Lab {
     module(&lab, "1.0", body, conf);
     lab.pacman_does(EVERYTHING).succeeds();
     lab.assert_installed("foo", "1.0", Series::Old.release());
@@ -156,4 +163,35 @@ fn a_module_stays_until_its_successor_is_in_place_or_its_package_is_gone() {
     lab.pacman_does("-R foo-dkms").succeeds();
     lab.assert_not_installed("foo", old);
     assert_eq!(lab.sh("dkms status; ls /var/lib/dkms").stdout(), "");
+}
+
+/// What the distribution's hook for it does, between the modules and nothing else.
+const KERNEL_INSTALL: &str = "[Trigger]\nType = Path\nOperation = Install\nOperation = Upgrade\n\
+    Target = usr/lib/modules/*/vmlinuz\n[Action]\nWhen = PostTransaction\nNeedsTargets\n\
+    Exec = /bin/sh -c 'while read -r image; do k=${image#usr/lib/modules/}; \
+    kernel-install add ${k%/vmlinuz} /$image || true; done'\n";
+
+#[rstest]
+#[case::good(GOOD.to_owned(), true)]
+#[case::broken(broken_for_the_new(), false)]
+#[ignore = "runs in the lab (root, network): make test"]
+fn where_kernel_install_makes_the_entries_a_kernel_without_its_module_gets_none(
+    #[case] body: String,
+    #[case] boots: bool,
+) {
+    let lab = prepared(Lab::without_dkms().boot_loader_spec());
+    lab.write("usr/share/libalpm/hooks/90-kernel-install.hook", KERNEL_INSTALL);
+    // Nobody looks before.
+    lab.write("etc/dkms/policy.toml", "[boot]\npreflight = \"off\"\n");
+    let lab = updated_soon(lab, &body, "BOOT_CRITICAL=yes");
+    lab.assert_boots(Series::Old.release());
+
+    let ran = lab.pacman_does("-Syu");
+    ran.succeeds().says_nothing_of("Trying modules");
+    if boots {
+        lab.assert_boots(Series::New.release());
+    } else {
+        ran.says("is held");
+        lab.assert_withheld(Series::New.release());
+    }
 }

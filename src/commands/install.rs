@@ -79,17 +79,15 @@ fn mention(session: &Session, id: &ModuleId, target: &Target) {
 
 /// Installs one registered module for one kernel, and does it again if it is there: its source may
 /// have changed, or `is_built` says that what is kept has just come. For hooks.
-/// `later` says that somebody makes the initramfs after us.
 pub fn install_anew(
     session: &Session,
     id: &ModuleId,
     target: &Target,
     is_built: bool,
-    later: bool,
+    initramfs: Initramfs,
 ) -> Result<RunResult> {
     let redo = if is_built { Redo::Install } else { Redo::Build };
     let items = items(session, id, target, Goal::Installed, redo)?;
-    let initramfs = if later { Initramfs::Later } else { Initramfs::Ours };
     let result = with_rebuilds(session, target, items, initramfs)?;
     finish(session, target, &result)?;
     Ok(result)

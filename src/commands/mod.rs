@@ -52,7 +52,7 @@ pub use kernel::kernel_gone;
 pub use remove::{let_go_without_successor, retain_source};
 pub use revise::{look_again, mark_booted};
 pub use rpm_upgrade::note_of_scriptlet;
-pub use run::RunResult;
+pub use run::{Initramfs, RunResult};
 pub use tarball::load_or_register;
 pub use trial::{Answer, Request, Tried, try_transaction};
 

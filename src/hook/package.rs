@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use super::held_fails;
 use crate::commands::foretell::{self, Kernel};
 use crate::commands::session::Session;
-use crate::commands::{self, Done, has_been_disabled, load_or_register, note_of_scriptlet, report_error};
+use crate::commands::{
+    self, Done, Initramfs, has_been_disabled, load_or_register, note_of_scriptlet, report_error,
+};
 use crate::failure::Failure;
 use crate::kernel::KernelRelease;
 use crate::module::{Arch, ModuleId, Target};
@@ -72,7 +74,8 @@ pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> 
     for kernel in kernels(session)? {
         let target = Target { kernel, arch: arch.clone().unwrap_or_else(|| session.tree.arch.clone()) };
         report.line(format_args!("\nBuilding initial module {id} for {}", target.kernel));
-        let result = commands::install_anew(session, &id, &target, brought.contains(&target), false)?;
+        let result =
+            commands::install_anew(session, &id, &target, brought.contains(&target), Initramfs::Ours)?;
         held |= result.gate.as_ref().is_some_and(|outcome| outcome.holds_for(&id));
         for (_, done) in result.modules {
             match done {

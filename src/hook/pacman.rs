@@ -14,7 +14,8 @@ use crate::commands::after::make_image;
 use crate::commands::foretell::{self, Afterwards, Kernel};
 use crate::commands::session::Session;
 use crate::commands::{
-    self, Caller, Done, has_been_disabled, identify, kernel_gone, kernels, register_if_missing, report_error,
+    self, Caller, Done, Initramfs, has_been_disabled, identify, kernel_gone, kernels, register_if_missing,
+    report_error,
 };
 use crate::commands::{let_go_without_successor, retain_source};
 use crate::conf::policy::Preflight;
@@ -188,6 +189,7 @@ fn installed(session: &Session, targets: &Targets) -> Result<u8> {
         }
     }
     let later = images_come_later(session);
+    let initramfs = if later { Initramfs::Later } else { Initramfs::Ours };
     // Called by hand nobody makes images after us.
     let caller =
         if later || !session.is_by_hand() { Caller::KernelInstallation } else { Caller::CommandLine };
@@ -204,7 +206,8 @@ fn installed(session: &Session, targets: &Targets) -> Result<u8> {
             continue;
         }
         for id in &ids {
-            let result = commands::install_anew(session, id, &target(session, kernel.clone()), false, later)?;
+            let target = target(session, kernel.clone());
+            let result = commands::install_anew(session, id, &target, false, initramfs)?;
             for (_, done) in result.modules {
                 if let Done::Failed(error) = done {
                     failed |= report_error(&session.report, &error) != 0;

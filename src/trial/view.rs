@@ -10,6 +10,8 @@ use fs_err as fs;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::sys::mounts::mounted;
+
 const NONE: Option<&str> = None;
 
 /// Where things are in the scratch directory.
@@ -164,25 +166,8 @@ fn bind(from: &Path, to: &Path) -> Result<()> {
 /// Where something is mounted (proc(5), mountinfo, the fifth field), in the order of the paths.
 fn mount_points() -> Result<Vec<PathBuf>> {
     let text = fs::read_to_string("/proc/self/mountinfo")?;
-    let mut points: Vec<PathBuf> =
-        text.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped).collect();
+    let mut points: Vec<PathBuf> = mounted(&text).into_iter().map(|mount| mount.point.into()).collect();
     points.sort();
     points.dedup();
     Ok(points)
-}
-
-/// Blanks and backslashes are written as octal numbers there.
-fn unescaped(field: &str) -> PathBuf {
-    let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    plain.iter().fold(field.to_owned(), |text, (written, meant)| text.replace(written, meant)).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_with_blanks_are_read() {
-        assert_eq!(unescaped("/mnt/my\\040disk\\134"), Path::new("/mnt/my disk\\"));
-    }
 }

@@ -20,7 +20,8 @@ impl Lab {
             "libarchive-tools",
             "fakeroot",
         ]);
-        lab.sh("mkdir -p /repo /boot /var/lib/pacman /tmp/system").succeeds();
+        // On Arch Linux sbin is bin.
+        lab.sh("mkdir -p /repo /boot /var/lib/pacman /tmp/system; ln -s ../bin/dkms /usr/sbin/dkms").succeeds();
         lab.write(
             "etc/pacman.conf",
             "[options]\nArchitecture = auto\nSigLevel = Never\nLocalFileSigLevel = Never\n\

@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::mounts::{self, Mount, device_path};
+use super::fstab::{self, device_path};
 use super::{For, Need, Survey};
 use crate::sys::files;
+use crate::sys::mounts::{self, Mount};
 
 /// Virtual disks that are on nothing that we could follow, or that are followed elsewhere.
 const WITHOUT_SLAVES: [&str; 8] = ["loop", "ramdisk", "zram", "zvol", "nbd", "rbd", "aoe", "drbd"];
@@ -98,7 +99,7 @@ impl Survey<'_> {
     /// The device of an encrypted volume that is not open now.
     fn disk_of_volume(&self, path: &str) -> Option<PathBuf> {
         let crypttab = self.text("/etc/crypttab")?;
-        let device = mounts::encrypted(&crypttab, path.strip_prefix("/dev/mapper/")?)?;
+        let device = fstab::encrypted(&crypttab, path.strip_prefix("/dev/mapper/")?)?;
         self.disk_of_node(&device_path(device)?)
     }
 

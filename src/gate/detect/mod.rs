@@ -6,12 +6,12 @@
 mod block;
 #[cfg(test)]
 mod fixture;
+mod fstab;
 mod judge;
 #[cfg(test)]
 mod judge_tests;
 #[cfg(test)]
 mod machine_tests;
-mod mounts;
 mod network;
 mod own;
 mod place;
@@ -20,9 +20,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::sys::files;
+use crate::sys::mounts::{self, Mount};
 use crate::sys::root::Root;
+use fstab::Entry;
 pub use judge::{Detected, Found, Question, Spared, detect};
-use mounts::{Entry, Mount};
 
 /// Where mount units are that the boot cannot do without: generators' (of zfs's data sets, for
 /// one), the administrator's, packages' (systemd.unit(5), "Unit File Load Path").
@@ -109,7 +110,7 @@ impl Survey<'_> {
                 self.carried(mount, For { mount: place, early: true });
             }
         }
-        let fstab = mounts::fstab(&self.text("/etc/fstab").unwrap_or_default());
+        let fstab = fstab::fstab(&self.text("/etc/fstab").unwrap_or_default());
         let is_done = |point: &str| ["/", root].contains(&point) || (point == "/usr" && is_mounted(point));
         let (first, later): (Vec<_>, Vec<_>) = fstab
             .iter()
@@ -118,7 +119,7 @@ impl Survey<'_> {
         first.into_iter().chain(later).for_each(|entry| self.entry(entry));
         let listed = |point: &str| fstab.iter().any(|entry| entry.point == point);
         let units: BTreeSet<_> = REQUIRED_UNITS.iter().flat_map(|directory| self.names(directory)).collect();
-        for point in units.iter().filter_map(|unit| mounts::mount_point(unit)) {
+        for point in units.iter().filter_map(|unit| fstab::mount_point(unit)) {
             if let Some(mount) = mounts::at(mounts, &point).filter(|_| !listed(&point) && !is_done(&point)) {
                 self.carried(mount, For { mount: &point, early: false });
             }

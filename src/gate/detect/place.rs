@@ -2,8 +2,8 @@
 //! Whether this is the machine whose boot is in question: not a chroot, a container, an image or a
 //! build's sandbox, where /proc and /sys are somebody else's.
 
-use super::mounts::Mount;
 use crate::sys::files;
+use crate::sys::mounts::{self, Mount};
 use crate::sys::root::Root;
 
 /// What container managers leave for whoever wants to know (systemd.io, "Container Interface";
@@ -31,7 +31,7 @@ pub(super) fn foreign(root: &Root, mounts: &[Mount]) -> Option<String> {
     if root.is_chroot() {
         return Some("this is a chroot".to_owned());
     }
-    let Some(top) = super::mounts::at(mounts, "/") else {
+    let Some(top) = mounts::at(mounts, "/") else {
         return Some("/proc/self/mountinfo does not show what is mounted on /".to_owned());
     };
     // ostree boots from a directory, whatever the file system.
