@@ -9,6 +9,7 @@
 # make test       everything; installs what it needs when run as root, and says so
 # make test-packages  twelve *-dkms packages of Debian's, ours beside dkms: an hour or more
 # make test-boot  every boot loader with every fault, by booting
+# make test-faults  dkms killed, or failing, at every call that changes a file: half an hour or more
 # make demo       a kernel installation in a throw-away root
 # make bench      speed and memory beside the bare work and, where installed, dkms 3
 
@@ -27,7 +28,7 @@ endif
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(TARGET) \
 	--target-dir target/static
 
-.PHONY: all build/dkms install deb rpm pkg clear check test test-boot test-packages demo bench clean
+.PHONY: all build/dkms install deb rpm pkg clear check test test-boot test-packages test-faults demo bench clean
 
 all: build/dkms
 
@@ -78,6 +79,9 @@ test-packages: build/dkms
 # Twenty-five machines and some seventy boots: see tests/boot_matrix.rs.
 test-boot:
 	$(CARGO) test --locked --test boot_matrix -- --include-ignored --test-threads 2
+
+test-faults:
+	DKMS_FAULTS=all $(CARGO) test --locked --test faults
 
 demo: build/dkms
 	@tests/demo.sh

@@ -99,8 +99,8 @@ fn copy_source(session: &Session, directory: &Path) -> Result<ModuleId> {
     if to.exists() && fs::canonicalize(&to)? == from {
         return Ok(id);
     }
-    fs::create_dir_all(&session.tree.source)?;
-    let staged = tempfile::Builder::new().prefix(".dkms-source-").tempdir_in(&session.tree.source)?;
+    let lock = session.tree.lock_unpacking(&session.report)?;
+    let staged = session.tree.stage_source(&lock)?;
     let copy = staged.path().join("copy");
     files::copy_tree(&from, &copy)?;
     let mut transaction = Transaction::new(&session.tree, format!("copying the source of {id}"), None);

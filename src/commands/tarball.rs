@@ -159,7 +159,7 @@ struct Unpacked<'a> {
     archive: &'a Path,
     directory: PathBuf,
     layout: Layout,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Drop for Unpacked<'_> {
@@ -180,7 +180,7 @@ impl<'a> Unpacked<'a> {
         fs::create_dir_all(&directory)?;
         let layout =
             Layout { source: PathBuf::new(), binaries_only: false, has_main_tree: false, built: Vec::new() };
-        let mut unpacked = Self { session, archive, directory, layout, _lock: lock };
+        let mut unpacked = Self { session, archive, directory, layout, lock };
         fs::set_permissions(&unpacked.directory, PermissionsExt::from_mode(0o700))?;
         let root = unpacked.directory.join("archive");
         fs::create_dir(&root)?;
@@ -246,10 +246,7 @@ impl<'a> Unpacked<'a> {
             report.line(format_args!("Copying dkms.conf to {} ...", link.display()));
         }
         let mut transaction = Transaction::new(tree, format!("loading {id} from an archive"), None);
-        let staged = tempfile::Builder::new().prefix(".dkms-source-").tempdir_in({
-            fs::create_dir_all(&tree.source)?;
-            &tree.source
-        })?;
+        let staged = tree.stage_source(&self.lock)?;
         if !layout.binaries_only {
             let copy = staged.path().join("copy");
             transaction.put_directory(&source, &copy);

@@ -16,6 +16,7 @@ use anyhow::Result;
 
 use crate::kernel::KernelRelease;
 use crate::module::{Arch, ModuleId, Target};
+use crate::sys::files;
 use crate::sys::lock::Lock;
 use crate::sys::report::Report;
 use crate::sys::root::Root;
@@ -126,6 +127,16 @@ impl Tree {
     /// Guards `.hooks/unpacked`, where archives are looked at; taken before any other.
     pub fn lock_unpacking(&self, report: &Report) -> Result<Lock> {
         self.lock("unpacking", report)
+    }
+
+    /// An empty directory in the source tree for what is about to be moved into its place there. It goes
+    /// when dropped, and what a run left that was killed goes now: the lock on unpacking says that
+    /// nobody else is at work.
+    pub fn stage_source(&self, _unpacking: &Lock) -> Result<tempfile::TempDir> {
+        const NAME: &str = ".dkms-source";
+        fs_err::create_dir_all(&self.source)?;
+        files::remove(&self.source.join(NAME))?;
+        Ok(tempfile::Builder::new().prefix(NAME).rand_bytes(0).tempdir_in(&self.source)?)
     }
 
     /// Guards the writing of the store of built modules, for short changes only; taken after any other.

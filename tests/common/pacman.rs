@@ -21,7 +21,8 @@ impl Lab {
             "fakeroot",
         ]);
         // On Arch Linux sbin is bin.
-        lab.sh("mkdir -p /repo /boot /var/lib/pacman /tmp/system; ln -s ../bin/dkms /usr/sbin/dkms").succeeds();
+        lab.sh("mkdir -p /repo /boot /var/lib/pacman /tmp/system; ln -s ../bin/dkms /usr/sbin/dkms")
+            .succeeds();
         lab.write(
             "etc/pacman.conf",
             "[options]\nArchitecture = auto\nSigLevel = Never\nLocalFileSigLevel = Never\n\

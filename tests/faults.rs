@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Faults at every call of dkms that changes files: it is killed there, or the call fails. Afterwards
+//! each module is the old one or the new one, and the next run ends as if nothing had happened.
+//!
+//! The root is that of golden cases, with their stand-in for a compiler, so that calls are dkms's own.
+//! `tests/faults/run.sh` tells what is looked at. `DKMS_FAULTS=all` tries every point (make test-faults);
+//! without it a sample of the rows of two faults is tried. `faults trace FAULT N FILE -- COMMAND…` is the tracer.
+#![allow(clippy::disallowed_types, clippy::unwrap_used, reason = "a test drives programs itself")]
+
+#[cfg(target_arch = "x86_64")]
+#[path = "faults/tracer.rs"]
+mod tracer;
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Result, ensure};
+use libtest_mimic::{Arguments, Trial};
+
+/// What is disturbed: a name, what is there before, and the command.
+const COMMANDS: &[(&str, &str, &str)] = &[
+    ("install", "two foo 1.0; dkms add foo/1.0", "dkms install foo/1.0 -k $K1"),
+    (
+        "upgrade",
+        "two foo 1.0; dkms install foo/1.0 -k $K1; two foo 2.0; dkms add foo/2.0",
+        "dkms install foo/2.0 -k $K1",
+    ),
+    (
+        "autoinstall",
+        "two foo 1.0 'AUTOINSTALL=yes'; module bar 1.0 'AUTOINSTALL=yes'; dkms add foo/1.0; dkms add bar/1.0",
+        "dkms autoinstall -k $K1",
+    ),
+    (
+        "over_the_kernels_own",
+        "two foo 1.0; own foo_a; dkms add foo/1.0",
+        "dkms install foo/1.0 -k $K1 --force",
+    ),
+    (
+        "uninstall",
+        "two foo 1.0; own foo_a; dkms install foo/1.0 -k $K1 --force",
+        "dkms uninstall foo/1.0 -k $K1",
+    ),
+    (
+        "remove",
+        "two foo 1.0; dkms install foo/1.0 -k $K1; dkms install foo/1.0 -k $K2",
+        "dkms remove foo/1.0 --all",
+    ),
+    (
+        "ldtarball",
+        "two foo 1.0; dkms build foo/1.0 -k $K1; dkms mktarball foo/1.0 -k $K1 --archive /tmp/foo.tar.gz; \
+         dkms remove foo/1.0 --all; rm -r /usr/src/foo-1.0",
+        "dkms ldtarball /tmp/foo.tar.gz",
+    ),
+    (
+        "hold",
+        "module foo 1.0 'AUTOINSTALL=yes' 'BOOT_CRITICAL=yes'; dkms add foo/1.0; broken foo 1.0",
+        "dkms hook debian postinst $K1",
+    ),
+    (
+        "release",
+        "module foo 1.0 'AUTOINSTALL=yes' 'BOOT_CRITICAL=yes'; dkms add foo/1.0; broken foo 1.0; \
+         dkms hook debian postinst $K1; true",
+        "dkms gate release $K1 --force",
+    ),
+];
+
+/// What it is disturbed with.
+const FAULTS: &[&str] = &["kill", "ENOSPC", "EIO", "EROFS", "EMFILE"];
+
+/// A module of two images; and one of the kernel's own of that name.
+const WORDS: &str = r#"
+two() {
+    local name=$1 version=$2
+    shift 2
+    module "$name" "$version" "$@"
+    sed -i "s/^BUILT_MODULE_NAME.*/BUILT_MODULE_NAME[0]=${name}_a\nBUILT_MODULE_NAME[1]=${name}_b/; s/^\(DEST_MODULE_LOCATION\)\(\[0\]\)*=.*/DEST_MODULE_LOCATION[0]=\/updates\nDEST_MODULE_LOCATION[1]=\/updates/" "/usr/src/$name-$version/dkms.conf"
+    echo "obj-m := ${name}_a.o ${name}_b.o" >"/usr/src/$name-$version/Makefile"
+    for part in a b; do code "/usr/src/$name-$version/${name}_$part.c" "$version"; done
+}
+own() {
+    echo "the kernel's own" >"/usr/lib/modules/$K1/kernel/$1.ko"
+}
+"#;
+
+fn main() -> Result<ExitCode> {
+    let words: Vec<String> = std::env::args().collect();
+    #[cfg(target_arch = "x86_64")]
+    if words.get(1).is_some_and(|word| word == "trace") {
+        return Ok(ExitCode::from(tracer::main(&words[2..])?));
+    }
+    drop(words);
+    let arguments = Arguments::from_args();
+    let all = std::env::var_os("DKMS_FAULTS").is_some_and(|wish| wish == "all");
+    let possible = cfg!(target_arch = "x86_64") && nix::unistd::geteuid().is_root();
+    let mut trials = Vec::new();
+    for fault in FAULTS {
+        for (name, prepare, command) in COMMANDS {
+            let row =
+                move || check(prepare, command, fault, all).map_err(|error| format!("{error:#}").into());
+            let is_sampled = ["kill", "ENOSPC"].contains(fault);
+            let trial = Trial::test(format!("{fault}::{name}"), row);
+            trials.push(trial.with_ignored_flag(!possible || !(all || is_sampled)));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn check(prepare: &str, command: &str, fault: &str, all: bool) -> Result<()> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let temporary = tempfile::Builder::new().prefix("dkms-faults-").tempdir()?;
+    let work = temporary.path();
+    fs_err::create_dir(work.join("root"))?;
+    fs_err::copy(tests.join("faults/run.sh"), work.join("run.sh"))?;
+    fs_err::copy(tests.join("golden/run.sh"), work.join("golden.sh"))?;
+    fs_err::copy(std::env::current_exe()?, work.join("tracer"))?;
+    // A sample looks at other points in each row, but the same ones each time.
+    let (step, first) = if all { (1, 1) } else { (17, 1 + (command.len() + fault.len()) % 17) };
+    let quoted = |text: &str| shell_words::quote(text).into_owned();
+    fs_err::write(
+        work.join("faults.env"),
+        format!(
+            "{WORDS}\nPREPARE={}\nCOMMAND={}\nFAULT={fault}\nSTEP={step}\nFIRST={first}\n",
+            quoted(prepare),
+            quoted(command)
+        ),
+    )?;
+    let dkms = std::env::var_os("DKMS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dkms").into());
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(tests.join("golden/enter.sh"))
+        .args([work, &tests.join("golden/root"), Path::new(&dkms), Path::new("")])
+        .env("K1", "6.1.0-1-amd64")
+        .env("K2", "6.1.0-2-amd64")
+        .stdin(Stdio::null())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let points: usize =
+        said.lines().last().and_then(|line| line.strip_suffix(" points")?.parse().ok()).unwrap_or_default();
+    let found = said.matches("LOST").count();
+    fs_err::write("/dev/stderr", format!("{fault} in {command}: {points} points tried, {found} lost\n"))?;
+    ensure!(found == 0 && points > 0, "{said}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
