@@ -10,6 +10,7 @@
 #   STEP, FIRST every STEP-th point, from the FIRST on
 #
 # Prints one line "N points" and, for each that lost something, what.
+# shellcheck disable=SC2153,SC2317 # faults.env gives names; eval calls functions
 set -uo pipefail
 # shellcheck source=tests/golden/run.sh
 . /.golden/golden.sh 0
