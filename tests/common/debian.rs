@@ -52,10 +52,15 @@ impl Lab {
         Self::debian_root(&[suite.name()])
     }
 
-    fn debian_root(suite: &[&str]) -> Self {
+    /// The same with packages that apt has installed once for all roots.
+    pub fn debian_with(suite: Suite, packages: &[&str]) -> Self {
+        Self::debian_root(&[&[suite.name()], packages].concat())
+    }
+
+    fn debian_root(system: &[&str]) -> Self {
         let lab = Self::empty();
         let arguments: Vec<_> =
-            [lab.dir.as_os_str()].into_iter().chain(suite.iter().map(OsStr::new)).collect();
+            [lab.dir.as_os_str()].into_iter().chain(system.iter().map(OsStr::new)).collect();
         debian_sh("root", &arguments);
         lab
     }

@@ -4,8 +4,9 @@
 # Whole small Debians for tests with the real apt: nothing of this machine but its kernel shows.
 # They are roots of the lab (see lab.sh: lab_new before, DIR/enter and lab_drop after).
 #
-#   debian.sh root DIR [SUITE]
-#                          makes DIR a root over the base system
+#   debian.sh root DIR [SUITE [PACKAGE…]]
+#                          makes DIR a root over the base system, with PACKAGE… installed once for
+#                          all roots that ask for the same
 #   debian.sh fetch DIR PACKAGE…
 #                          downloads what installing PACKAGE… in that root will need. Roots share
 #                          one archive, where only this takes turns: apt there locks nothing
@@ -106,9 +107,40 @@ debian_kernels() {
     cat "$base/var/lib/test-kernels"
 }
 
+# Prints a layer over a base in which packages are installed. It is cached for as long as the base is.
+_debian_installed() {
+    local base=$1 layer dir
+    shift
+    layer=$base-$(printf '%s\n' "$(stat -c %Y "$base")" "$@" | sha256sum | cut -c1-12)
+    (
+        flock 9
+        if [ ! -d "$layer" ]; then
+            _lab_say "installing $* in ${base##*/}"
+            find "$LAB_CACHE" -maxdepth 1 -name "${base##*/}-*" -mtime +7 \
+                -exec rm -rf --one-file-system {} +
+            dir=$(lab_new installed)
+            _debian_over "$base" "$dir"
+            if "$dir/enter" apt-get -qq install -y --no-install-recommends "$@" </dev/null >&2; then
+                mv -T "$dir/root" "$layer.new" && mv -T "$layer.new" "$layer" && mkdir "$dir/root"
+            fi
+            lab_drop "$dir"
+        fi
+        [ -d "$layer" ] && printf '%s\n' "$layer"
+    ) 9>"$LAB_CACHE/.archives-lock"
+}
+
 debian_root() {
-    local dir=$1 base
+    local dir=$1 base layer=
     base=$(debian_base "${2:-}") || return
+    if [ $# -gt 2 ]; then
+        layer=$(_debian_installed "$base" "${@:3}") || return
+    fi
+    _debian_over "${layer:+$layer:}$base" "$dir"
+}
+
+# Makes a directory a root over these layers.
+_debian_over() {
+    local lower=$1 dir=$2
     mkdir -p "$dir"/root/etc "$dir/work"
     # Of the machine: how it reaches its mirrors.
     cp -L /etc/resolv.conf "$dir/root/etc/resolv.conf"
@@ -120,7 +152,7 @@ debian_root() {
         echo '[ "$LAB_NAMESPACE" ] || LAB_NAMESPACE=1 exec unshare --mount --propagation private "$0" "$@"'
         echo 'set -e'
         printf 'mount -t overlay lab -o redirect_dir=on,lowerdir=%q,upperdir=%q,workdir=%q %q\n' \
-            "$base" "$dir/root" "$dir/work" "$dir/root"
+            "$lower" "$dir/root" "$dir/work" "$dir/root"
         printf 'mount --rbind /dev %q\nmount --rbind /proc %q\n' "$dir/root/dev" "$dir/root/proc"
         printf 'mount --bind %q %q\n' "$ARCHIVES" "$dir/root/var/cache/apt/archives"
         # shellcheck disable=SC2016
