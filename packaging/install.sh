@@ -70,6 +70,7 @@ if [ "$family" = redhat ]; then
     for dnf in "$dest$prefix"/lib/python3*/*-packages/dnf; do
         [ ! -d "$dnf" ] || { mkdir -p "$dnf-plugins" && ln -sfn "$prefix/lib/dkms/dnf/dkms.py" "$dnf-plugins/dkms.py"; }
     done
+    data dnf/dkms.actions /etc/dnf/libdnf5-plugins/actions.d/dkms.actions
 fi
 if [ "$family" = arch ]; then
     program hooks/initcpio/post/dkms "$prefix/lib/initcpio/post/dkms"

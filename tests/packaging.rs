@@ -27,7 +27,12 @@ const EVERYWHERE: [&str; 12] = [
     "BINARY",
 ];
 
-const RED_HAT: [&str; 3] = ["etc/dkms/framework.conf", "etc/grub.d/zz_dkms", "usr/lib/dkms/dnf/dkms.py"];
+const RED_HAT: [&str; 4] = [
+    "etc/dkms/framework.conf",
+    "etc/dnf/libdnf5-plugins/actions.d/dkms.actions",
+    "etc/grub.d/zz_dkms",
+    "usr/lib/dkms/dnf/dkms.py",
+];
 
 const ARCH: [&str; 7] = [
     "etc/dkms/framework.conf",
@@ -191,6 +196,9 @@ fn every_hook_is_inert_without_the_package() {
         dnf.contains("DKMS = \"/usr/lib/dkms/hook\"") && dnf.contains("not os.access(DKMS, os.X_OK)"),
         "{dnf}"
     );
+    // A program that is not there, or fails, stops dnf 5 only where a line asks for that.
+    let dnf5 = fs_err::read_to_string(repository().join("dnf/dkms.actions")).unwrap();
+    assert!(dnf5.contains(":/usr/lib/dkms/hook hook dnf5") && !dnf5.contains("raise_error="), "{dnf5}");
     for hook in hooks.lines() {
         let text = fs_err::read_to_string(repository().join(hook)).unwrap();
         // The paths are absolute, so that only reading can tell on a machine that has a dkms.

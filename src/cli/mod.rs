@@ -20,7 +20,7 @@ use crate::machine::Given;
 use crate::module::{Arch, Target};
 
 /// What `hook` understands as its first word.
-pub const PROTOCOLS: [&str; 15] = [
+pub const PROTOCOLS: [&str; 16] = [
     "apt",
     "image",
     "clear",
@@ -33,6 +33,7 @@ pub const PROTOCOLS: [&str; 15] = [
     "pacman",
     "rpm",
     "dnf",
+    "dnf5",
     "gentoo",
     "void",
     "alpine",

@@ -101,6 +101,11 @@ impl Call {
         Ok(self.stdin.get_or_init(|| needed(&text)))
     }
 
+    /// Notes what a dialogue has brought: a replay is given it on standard input.
+    pub fn heard(&self, text: String) {
+        self.stdin.get_or_init(|| text);
+    }
+
     /// What standard input gave, if anybody has asked.
     pub(super) fn stdin_so_far(&self) -> Option<&String> {
         self.stdin.get()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! dnf's plugin: before a transaction it gives the paths of the packages that are to be installed on
-//! standard input, a line each. A failure stops dnf while nothing is changed yet.
+//! The plugin for dnf 4: before a transaction it gives the paths of the packages that are to be
+//! installed on standard input, a line each. A failure stops dnf while nothing is changed yet.
 
 use std::path::{Path, PathBuf};
 
@@ -28,20 +28,25 @@ pub(super) fn foretell(session: &Session) -> Result<String> {
     })
 }
 
-fn wanted(session: &Session) -> Result<Vec<PathBuf>> {
-    Ok(session.recorder.call.stdin(needed)?.lines().map(PathBuf::from).collect())
+pub(super) fn wanted(session: &Session) -> Result<Vec<PathBuf>> {
+    Ok(session.recorder.call.stdin(needed_of)?.lines().map(PathBuf::from).collect())
+}
+
+fn needed_of(paths: &str) -> String {
+    let come = paths.lines().filter(|path| path.starts_with('/'));
+    needed(come.collect(), |path| package_of(path))
+        .into_iter()
+        .fold(String::new(), |text, path| text + path + "\n")
 }
 
 /// The packages that builds need, of those that come; none if no kernel, headers or sources of
 /// modules do.
-fn needed(paths: &str) -> String {
-    let come = || paths.lines().filter(|path| path.starts_with('/'));
-    if !come().any(|path| is_cause(package_of(path))) {
-        return String::new();
+pub(super) fn needed<T>(mut come: Vec<T>, name: impl Fn(&T) -> &str) -> Vec<T> {
+    if !come.iter().any(|package| is_cause(name(package))) {
+        return Vec::new();
     }
-    come()
-        .filter(|path| is_cause(package_of(path)) || is_one_of(package_of(path), &TOOLS))
-        .fold(String::new(), |text, path| text + path + "\n")
+    come.retain(|package| is_cause(name(package)) || is_one_of(name(package), &TOOLS));
+    come
 }
 
 /// The package of a file by its name, `NAME-VERSION-RELEASE.ARCH.rpm`.
@@ -113,6 +118,6 @@ mod tests {
         "/a/zfs-dkms-2.2-1.noarch.rpm /a/dkms-nvidia-560-1.noarch.rpm"
     )]
     fn what_builds_need_is_told_by_names(#[case] paths: &str, #[case] want: &str) {
-        assert_eq!(needed(paths).lines().collect::<Vec<_>>().join(" "), want);
+        assert_eq!(needed_of(paths).lines().collect::<Vec<_>>().join(" "), want);
     }
 }

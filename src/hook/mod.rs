@@ -8,6 +8,7 @@ mod boot;
 mod clear;
 mod debian;
 mod dnf;
+mod dnf5;
 mod gentoo;
 mod grub;
 mod image;
@@ -65,6 +66,7 @@ fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
         "uninstall" => uninstall(session),
         "rpm" => rpm::run(session, args),
         "dnf" => dnf::run(session, args),
+        "dnf5" => dnf5::run(session, args),
         "gentoo" => gentoo::run(session, args),
         "void" => void::run(session, args),
         "alpine" => alpine::run(session, args),

@@ -27,7 +27,10 @@ pub(super) fn trial(session: &Session) -> Result<u8> {
 /// Whether a protocol only tries what is to come, so that no error of ours may be in its way.
 pub(super) fn only_tries(protocol: &str, args: &[String]) -> bool {
     let stage = args.first().map(String::as_str);
-    matches!((protocol, stage), ("apt", Some("pre-install-pkgs")) | ("dnf" | "pacman", Some("preflight")))
+    matches!(
+        (protocol, stage),
+        ("apt", Some("pre-install-pkgs")) | ("dnf" | "dnf5" | "pacman", Some("preflight"))
+    )
 }
 
 /// The exit code of one that came to nothing.

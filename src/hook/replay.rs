@@ -142,7 +142,7 @@ fn foretell_hook(
         "gentoo" => vec![gentoo::foretell(session, args)?],
         "void" => vec![void::foretell(session, args)?],
         "alpine" => alpine::foretell(session, args)?,
-        "dnf" => {
+        "dnf" | "dnf5" => {
             notes.push(dnf::foretell(session)?);
             Vec::new()
         }

@@ -5,8 +5,11 @@
 
 mod live;
 
+use std::io::PipeWriter;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::{Context, Result};
 use live::Job;
 pub use live::{Live, aside};
 
@@ -17,6 +20,14 @@ enum Stream {
 }
 
 type Piece = (Stream, String);
+
+/// Leaves standard output to a protocol that wants it for itself. What is printed from now on, by
+/// programs that we run as well, goes to standard error.
+pub fn give_up_output() -> Result<PipeWriter> {
+    let output = std::io::stdout().as_fd().try_clone_to_owned().context("keeping standard output")?;
+    nix::unistd::dup2_stdout(std::io::stderr()).context("printing to standard error alone")?;
+    Ok(output.into())
+}
 
 /// A handle on standard output and standard error, or on a block that collects for both.
 #[derive(Debug, Clone)]

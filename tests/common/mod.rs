@@ -310,12 +310,17 @@ impl Lab {
     /// The real kernel-install writing BLS entries to `/boot`, the kernel-install
     /// plugins as installed, and a stand-in that puts an initramfs into staging.
     pub fn boot_loader_spec(self) -> Self {
+        self.packages_and_dependencies(&["systemd"]).packages(&["busybox-static"]).boot_loader_spec_settings()
+    }
+
+    /// The same where systemd and busybox are there.
+    pub fn boot_loader_spec_settings(self) -> Self {
         self.write("etc/kernel/cmdline", "root=LABEL=lab ro quiet\n");
         self.write("etc/kernel/install.conf", "layout=bls\n");
         self.write("boot/loader/entries.srel", "type1\n");
         fs::create_dir_all(self.path("boot/loader/entries")).unwrap();
         fs::create_dir_all(self.path(&format!("boot/{MACHINE_ID}"))).unwrap();
-        self.packages_and_dependencies(&["systemd"]).packages(&["busybox-static"]).executable(
+        self.executable(
             "etc/kernel/install.d/50-initramfs-stand-in.install",
             include_str!("../lib/stand-ins/initramfs.install"),
         )
@@ -478,6 +483,14 @@ impl Lab {
     pub fn assert_boots(&self, release: &str) {
         let entry = format!("{MACHINE_ID}-{release}");
         assert!(self.boot_entries().contains(&entry), "no entry for {release}: {self}");
+    }
+
+    /// Fails if anything of a trial build has outlived it.
+    #[track_caller]
+    pub fn assert_no_trial_left(&self) {
+        self.sh("ls -A /var/tmp; grep dkms-trial /proc/self/mountinfo || true")
+            .succeeds()
+            .says_nothing_of("dkms-trial");
     }
 
     /// Fails if there is an entry, or anything of the kernel below its directory.

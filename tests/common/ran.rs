@@ -58,6 +58,16 @@ impl Ran {
         self
     }
 
+    /// Fails unless both texts are in the output, in this order. Streams have an order between them
+    /// only where the command has made them one.
+    #[track_caller]
+    pub fn says_before(&self, first: &str, then: &str) -> &Self {
+        let said = self.stdout() + &self.stderr();
+        let is_before = said.find(first).is_some_and(|at| said[at..].contains(then));
+        assert!(is_before, "not {first:?} before {then:?}: {self}");
+        self
+    }
+
     #[track_caller]
     pub fn says_nothing_of(&self, unwanted: &str) -> &Self {
         let said = self.stdout() + &self.stderr();

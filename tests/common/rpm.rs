@@ -11,12 +11,20 @@ use super::{Lab, Ran, Series, lab_sh};
 impl Lab {
     /// rpm and rpmbuild, with a database that knows what this root has without a package of rpm's.
     pub fn rpm(self) -> Self {
-        let lab = self.packages_and_dependencies(&["rpm"]).packages_and_dependencies(&["cpio"]);
+        self.packages_and_dependencies(&["rpm"]).packages_and_dependencies(&["cpio"]).rpm_database()
+    }
+
+    /// The same where rpm is there.
+    pub fn rpm_database(self) -> Self {
         let provided = ["/bin/sh", "cpio", "gcc", "kmod", "make", "patch", "systemd"];
         let provides: String = provided.iter().map(|name| format!("Provides: {name}\n")).collect();
-        lab.rpm_build("system", ("1", "1"), &format!("{provides}%description\nWhat the root has.\n%files\n"));
-        lab.sh("rpm -Uvh /tmp/system-1-1.noarch.rpm").succeeds();
-        lab
+        self.rpm_build(
+            "system",
+            ("1", "1"),
+            &format!("{provides}%description\nWhat the root has.\n%files\n"),
+        );
+        self.sh("rpm -Uvh /tmp/system-1-1.noarch.rpm").succeeds();
+        self
     }
 
     /// Builds `/tmp/NAME-VERSION-RELEASE.noarch.rpm`; `rest` is what follows the head of the spec.
@@ -39,26 +47,35 @@ impl Lab {
     /// Builds a kernel's packages as Fedora has them, of Debian's headers, which go from the root: the
     /// image's script calls the real kernel-install. They are `/tmp/kernel-{core,devel}-*.rpm`.
     pub fn rpm_kernel(self, series: Series) -> Self {
-        let release = series.release();
+        self.headers(series.release()).rpm_kernel_of(series.release())
+    }
+
+    /// The same of headers that the root has, whose makefile has its own name in it.
+    pub fn rpm_kernel_of(self, release: &str) -> Self {
         let scripts = format!(
             "%posttrans\nkernel-install add {release} /lib/modules/{release}/vmlinuz || exit $?\n\
              %preun\nkernel-install remove {release} || exit $?\n"
         );
-        self.rpm_kernel_with(series, &format!("/usr/src/kernels/{release}"), &scripts)
+        self.rpm_kernel_with(release, &format!("/usr/src/kernels/{release}"), &scripts)
     }
 
     /// The same as SUSE has them, whose scripts call nobody that we could be wired into.
     pub fn rpm_kernel_of_suse(self, series: Series) -> Self {
-        let (version, flavor) = series.release().rsplit_once('-').unwrap();
-        self.rpm_kernel_with(series, &format!("/usr/src/linux-{version}-obj/x86_64/{flavor}"), "")
+        let release = series.release();
+        let (version, flavor) = release.rsplit_once('-').unwrap();
+        self.headers(release).rpm_kernel_with(
+            release,
+            &format!("/usr/src/linux-{version}-obj/x86_64/{flavor}"),
+            "",
+        )
     }
 
-    fn rpm_kernel_with(self, series: Series, headers: &str, scripts: &str) -> Self {
-        let release = series.release();
-        let lab = self.headers(release);
+    fn rpm_kernel_with(self, release: &str, headers: &str, scripts: &str) -> Self {
+        let lab = self;
         lab.sh(&format!(
             "mkdir -p /tmp/core /tmp/devel$(dirname {headers})
              cp -aL /usr/src/linux-headers-{release} /tmp/devel{headers}
+             sed -i s,/usr/src/linux-headers-{release}$,{headers}, /tmp/devel{headers}/Makefile
              rm -rf /lib/modules/{release} /usr/src/linux-headers-{release}
              cd /tmp/core; touch modules.order modules.builtin modules.builtin.modinfo; echo {release} >vmlinuz
              ln -s {headers} build; mkdir kernel"
@@ -85,8 +102,13 @@ impl Lab {
 
     /// Installs our package by rpm; returns what it said.
     pub fn rpm_install_ours(&self) -> Ran {
+        self.rpm_install_ours_by("rpm -U")
+    }
+
+    /// The same by a command that is given the file.
+    pub fn rpm_install_ours_by(&self, command: &str) -> Ran {
         fs::copy(our_rpm(), self.path("dkms-hooks.rpm")).unwrap();
-        self.sh("rpm -U /dkms-hooks.rpm")
+        self.sh(&format!("{command} /dkms-hooks.rpm"))
     }
 }
 
