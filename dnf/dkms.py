@@ -18,7 +18,8 @@ class Dkms(dnf.Plugin):
         # Modules are tried for this system, not for one that dnf installs elsewhere.
         if self.base.conf.installroot != "/" or not os.access(DKMS, os.X_OK):
             return
-        paths = [package.localPkg() for package in self.base.transaction.install_set]
+        # One that was named on the command line may have a relative path.
+        paths = [os.path.abspath(package.localPkg()) for package in self.base.transaction.install_set]
         asked = subprocess.run(
             [DKMS, "hook", "dnf", "preflight"], input="".join(path + "\n" for path in paths), text=True
         )
