@@ -74,7 +74,8 @@ impl Dnf {
         lab.write("etc/dnf/dnf.conf", "[main]\ngpgcheck=0\n");
         lab.write("etc/yum.repos.d/test.repo", "[test]\nname=test\nbaseurl=file:///repo\nenabled=1\n");
         lab.rpm_build("hello", ("4", "1"), "%description\nNothing.\n%files\n");
-        lab.sh("mkdir /repo; mv /tmp/{kernel,hello}-*.rpm /repo; createrepo_c -q /repo").succeeds();
+        lab.rpm_other_dkms();
+        lab.sh("mkdir /repo; mv /tmp/{kernel,hello,dkms}-*.rpm /repo; createrepo_c -q /repo").succeeds();
         lab.rpm_install_ours_by(&format!("{} -y --releasever=1 install", self.name())).succeeds();
         lab.write("etc/dkms/policy.toml", policy);
         lab.registered("foo", "1.0", source)
@@ -152,5 +153,26 @@ fn without_our_package_nothing_is_in_the_way(#[values(Dnf::Four, Dnf::Five)] dnf
     let lab = dnf.machine(broken().critical(), "[boot]\npreflight = \"abort\"\n");
     lab.sh(remove).succeeds();
     dnf.run(&lab, KERNEL).succeeds().says_nothing_of("dkms");
+    lab.assert_boots(dnf.release());
+}
+
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn it_can_be_swapped_for_dkms_which_nothing_of_ours_is_in_the_way_of(
+    #[values(Dnf::Four, Dnf::Five)] dnf: Dnf,
+) {
+    let lab = dnf.machine(broken().critical(), "");
+    // One that was in the menu before it was held.
+    let entry = format!("boot/loader/entries/{MACHINE_ID}-6.0-old.conf");
+    lab.write(&format!("{entry}.held"), "title old\nversion 6.0-old\nlinux /old\n");
+    // Ours is no other dkms.
+    lab.sh("rpm -U --replacepkgs /dkms-hooks.rpm").succeeds();
+    assert!(!lab.path(&entry).exists(), "let go of");
+    dnf.run(&lab, "swap --setopt=obsoletes=0 dkms-hooks dkms").succeeds();
+    lab.sh("rpm -q dkms").succeeds();
+    lab.sh("rpm -q dkms-hooks").fails();
+    lab.run([]).succeeds().says("the other dkms");
+    assert!(lab.path(&entry).exists(), "still held");
+    dnf.run(&lab, KERNEL).succeeds().says_nothing_of("Trying").says_nothing_of("dkms");
     lab.assert_boots(dnf.release());
 }

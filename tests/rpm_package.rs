@@ -123,13 +123,7 @@ fn headers_that_come_later_bring_what_the_machine_can_do_without() {
 #[ignore = "runs in the lab (root, network): make test"]
 fn it_takes_the_place_of_dkms_with_its_settings() {
     let lab = Lab::without_dkms().boot_loader_spec().rpm();
-    lab.rpm_build(
-        "dkms",
-        ("3.2.2", "1"),
-        "%description\nThe other one.\n%install\nmkdir -p %{buildroot}/etc/dkms %{buildroot}/usr/sbin\n\
-         echo '# as packaged' >%{buildroot}/etc/dkms/framework.conf\necho '#!/bin/sh' >%{buildroot}/usr/sbin/dkms\n\
-         %files\n%config(noreplace) /etc/dkms/framework.conf\n%attr(755, root, root) /usr/sbin/dkms\n",
-    );
+    lab.rpm_other_dkms();
     lab.rpm_build("foo-dkms", ("1", "1"), "Requires: dkms >= 3\n%description\nA module.\n%files\n");
     lab.sh("rpm -U /tmp/dkms-3.2.2-1.noarch.rpm /tmp/foo-dkms-1-1.noarch.rpm").succeeds();
     lab.sh("echo 'parallel_jobs=3' >>/etc/dkms/framework.conf").succeeds();

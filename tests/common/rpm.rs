@@ -100,6 +100,18 @@ impl Lab {
         lab
     }
 
+    /// Builds `/tmp/dkms-3.2.2-1.noarch.rpm`, which has dkms's name and its settings, and says so.
+    pub fn rpm_other_dkms(&self) {
+        self.rpm_build(
+            "dkms",
+            ("3.2.2", "1"),
+            "%description\nThe other one.\n%install\nmkdir -p %{buildroot}/etc/dkms %{buildroot}/usr/sbin\n\
+             echo '# as packaged' >%{buildroot}/etc/dkms/framework.conf\n\
+             printf '#!/bin/sh\\necho the other dkms\\n' >%{buildroot}/usr/sbin/dkms\n\
+             %files\n%config(noreplace) /etc/dkms/framework.conf\n%attr(755, root, root) /usr/sbin/dkms\n",
+        );
+    }
+
     /// Installs our package by rpm; returns what it said.
     pub fn rpm_install_ours(&self) -> Ran {
         self.rpm_install_ours_by("rpm -U")
