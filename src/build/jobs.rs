@@ -9,6 +9,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
+use crate::sys::memory;
+
 /// The largest pool: a pipe holds 64 KiB (pipe(7)), and a bare `-j` has to end somewhere.
 const UNLIMITED: usize = 4096;
 
@@ -31,12 +33,12 @@ pub struct Permit<'j> {
 }
 
 impl Jobs {
-    /// `wish` is `-j N` (0: no limit); by default one job per processor that we may use.
-    pub fn new(wish: Option<u32>) -> Result<Self> {
+    /// `wish` is `-j N` (0: no limit), `usual` what is suitable without one.
+    pub fn new(wish: Option<u32>, usual: usize) -> Result<Self> {
         let total = match wish {
             Some(0) => UNLIMITED,
             Some(n) => (n as usize).min(UNLIMITED),
-            None => std::thread::available_parallelism().map_or(1, usize::from),
+            None => usual.clamp(1, UNLIMITED),
         };
         let client = jobserver::Client::new(total).context("making the jobserver's pipe")?;
         Ok(Self { client, total, wish, out: Mutex::default(), changed: Condvar::new() })
@@ -103,6 +105,17 @@ impl Drop for Permit<'_> {
     }
 }
 
+/// One job per processor that we may use, as long as each has this much memory.
+pub fn suitable(bytes_for_each: u64) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    fitting(processors, memory::available(), bytes_for_each)
+}
+
+fn fitting(processors: usize, bytes: Option<u64>, bytes_for_each: u64) -> usize {
+    let room = bytes.and_then(|bytes| usize::try_from(bytes.checked_div(bytes_for_each)?).ok());
+    room.map_or(processors, |room| processors.min(room).max(1))
+}
+
 /// How many jobs a command that is not ours runs: the N of its `-jN` or `-j N`, else 1.
 pub fn named_jobs(command: &str) -> usize {
     let words = shell_words::split(command).unwrap_or_default();
@@ -133,7 +146,7 @@ mod tests {
 
     #[test]
     fn tokens_lost_with_a_killed_make_are_replaced() {
-        let jobs = Jobs::new(Some(3)).unwrap();
+        let jobs = Jobs::new(Some(3), 1).unwrap();
         let permit = jobs.take(1).unwrap();
         jobs.client.acquire_raw().unwrap(); // a make that took one more and died
         drop(permit);
@@ -142,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_program_with_its_own_jobs_takes_what_there_is_and_gives_it_back() {
-        let jobs = Jobs::new(Some(2)).unwrap();
+        let jobs = Jobs::new(Some(2), 1).unwrap();
         let permit = jobs.take(8).unwrap();
         assert_eq!(jobs.client.available().unwrap(), 0);
         drop(permit);
@@ -153,7 +166,22 @@ mod tests {
     #[case::limited(Some(4), "-j4", "4")]
     #[case::unlimited(Some(0), "-j", "")]
     fn the_switch_is_dkmss(#[case] wish: Option<u32>, #[case] switch: &str, #[case] number: &str) {
-        let jobs = Jobs::new(wish).unwrap();
+        let jobs = Jobs::new(wish, 2).unwrap();
         assert_eq!((jobs.switch().as_str(), jobs.number().as_str()), (switch, number));
+    }
+
+    #[rstest]
+    #[case::enough(8, Some(64 << 30), 512 << 20, 8)]
+    #[case::for_three(8, Some(1700 << 20), 512 << 20, 3)]
+    #[case::for_none(8, Some(100 << 20), 512 << 20, 1)]
+    #[case::nobody_tells(8, None, 512 << 20, 8)]
+    #[case::not_asked(8, Some(1), 0, 8)]
+    fn jobs_are_as_many_as_have_memory(
+        #[case] processors: usize,
+        #[case] bytes: Option<u64>,
+        #[case] bytes_for_each: u64,
+        #[case] want: usize,
+    ) {
+        assert_eq!(fitting(processors, bytes, bytes_for_each), want);
     }
 }

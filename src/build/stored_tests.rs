@@ -89,7 +89,7 @@ impl Host {
             .map(|name| (name.to_owned(), variables.scalar(name).unwrap().to_owned()))
             .into();
         then(&Build {
-            jobs: &Jobs::new(Some(self.jobs)).unwrap(),
+            jobs: &Jobs::new(Some(self.jobs), 1).unwrap(),
             report: &Report::new(true, false),
             limit: None,
             id: &id,

@@ -75,7 +75,7 @@ impl<'a> Engine<'a> {
             session,
             target,
             items,
-            jobs: Jobs::new(session.jobs_wish(policy))?,
+            jobs: Jobs::new(session.jobs_wish(policy), session.usual_jobs())?,
             kernel: kernel.map(|build_dir| {
                 let symbols = KernelSymbols::of(&build_dir);
                 (build_dir, symbols)

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, bail};
 
 use super::record::Recorder;
+use crate::build::jobs;
 use crate::build::sign::{Custom, Setting};
 use crate::cli::{Options, TargetArgs};
 use crate::conf::framework::Framework;
@@ -22,6 +23,9 @@ use crate::sys::report::Report;
 use crate::sys::root::Root;
 use crate::tree::Tree;
 use crate::tree::registered::{self, Loaded, Scope};
+
+/// What a compiler of C may need for a large file with debug information, in MiB.
+const MEMORY_OF_A_JOB: u32 = 512;
 
 /// One invocation.
 #[derive(Debug)]
@@ -139,6 +143,13 @@ impl Session {
         self.options.jobs.or(self.framework.parallel_jobs).or(policy.jobs.map(u32::from))
     }
 
+    /// As many as there are processors and memory for.
+    pub fn usual_jobs(&self) -> usize {
+        // A policy that cannot be read is told of where it decides.
+        let memory = self.policy().ok().and_then(|policy| policy.memory).unwrap_or(MEMORY_OF_A_JOB);
+        jobs::suitable(u64::from(memory) << 20)
+    }
+
     /// What is in scope for confs; the same for all, and the number of processors takes a dozen
     /// system calls to find out.
     pub fn scope(&self) -> &Scope {
@@ -149,7 +160,7 @@ impl Session {
         let jobs = match self.options.jobs.or(self.framework.parallel_jobs) {
             Some(0) => String::new(),
             Some(jobs) => jobs.to_string(),
-            None => std::thread::available_parallelism().map_or(1, usize::from).to_string(),
+            None => self.usual_jobs().to_string(),
         };
         Scope {
             directives: self.options.directives.clone(),

@@ -67,8 +67,10 @@ pub struct Policy {
     pub on_failure: OnFailure,
     /// `[boot] preflight`: nothing for what suits the package manager.
     pub preflight: Option<Preflight>,
-    /// `[build] jobs`: nothing for as many as there are processors.
+    /// `[build] jobs`: nothing for as many as there are processors, and memory for.
     pub jobs: Option<NonZeroU32>,
+    /// `[build] memory`, in MiB: how much a compiler may need; 0 for as many of them as processors.
+    pub memory: Option<u32>,
     /// `[build] timeout`, given in seconds: how long one module may build.
     pub timeout: Option<Duration>,
     /// `[initramfs] generator`
@@ -154,6 +156,7 @@ struct Boot {
 #[serde(deny_unknown_fields, default)]
 struct Build {
     jobs: Option<NonZeroU32>,
+    memory: Option<u32>,
     timeout: Option<NonZeroU32>,
 }
 
@@ -215,6 +218,7 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
         policy.on_failure = file.boot.on_failure.unwrap_or(policy.on_failure);
         policy.preflight = file.boot.preflight.or(policy.preflight);
         policy.jobs = file.build.jobs.or(policy.jobs);
+        policy.memory = file.build.memory.or(policy.memory);
         policy.timeout =
             file.build.timeout.map(|seconds| Duration::from_secs(seconds.get().into())).or(policy.timeout);
         policy.generator = file.initramfs.generator.unwrap_or(policy.generator);
@@ -271,13 +275,14 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "[boot]\ncritical = [\"zfs\"]\ndetect = false\non_failure = \"abort\"\npreflight = \"off\"\n\
-                    [build]\njobs = 3\ntimeout = 600\n\
+                    [build]\njobs = 3\nmemory = 700\ntimeout = 600\n\
                     [initramfs]\ngenerator = \"update-initramfs\"\n[store]\nsize = 0\n\
                     [module.nvidia]\ncritical = true\nstore = false\n";
         let policy = merge(&[file("/p", text)]).unwrap();
         assert_eq!((policy.on_failure, policy.detects()), (OnFailure::Abort, false));
         assert_eq!(policy.preflight, Some(Preflight::Off));
         assert_eq!(policy.jobs.map(NonZeroU32::get), Some(3));
+        assert_eq!(policy.memory, Some(700));
         assert_eq!(policy.timeout, Some(Duration::from_secs(600)));
         assert_eq!(policy.generator, Generator::UpdateInitramfs);
         assert_eq!(policy.critical("zfs"), Some(true));

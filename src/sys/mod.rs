@@ -7,6 +7,7 @@ pub mod clock;
 pub mod files;
 pub mod journal;
 pub mod lock;
+pub mod memory;
 pub mod mounts;
 pub mod report;
 pub mod root;
