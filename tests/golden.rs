@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_types, reason = "a test drives programs itself")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -36,7 +37,7 @@ fn main() -> Result<()> {
     ensure!(!cases.is_empty(), "no cases in {}", tests.join("cases").display());
     let blocked = blocked();
     if let Some(why) = &blocked {
-        fs_err::write("/dev/stderr", format!("golden cases cannot run here: {why}\n"))?;
+        writeln!(std::io::stderr(), "golden cases cannot run here: {why}")?;
     }
     let mut trials: Vec<_> = cases
         .iter()
