@@ -12,6 +12,7 @@ use crate::commands::foretell::{self, Afterwards, Kernel};
 use crate::commands::session::Session;
 use crate::commands::{Caller, kernel_gone, look_again, mark_pending};
 use crate::kernel::KernelRelease;
+use crate::sys::tools::{Output, Run, Tool};
 
 /// The stage and the kernel.
 fn parse(args: &[String]) -> Result<(&str, KernelRelease)> {
@@ -43,9 +44,10 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
         "postinst" if session.is_by_hand() => by_hand(session, kernel, args.get(2).map(String::as_str)),
         "postinst" => installed(session, kernel, Caller::KernelInstallation),
         "header-postinst" => {
-            // Without its kernel, that one's own hooks make the initramfs when it comes.
-            let caller =
-                if has_image(session, &kernel) { Caller::CommandLine } else { Caller::KernelInstallation };
+            let caller = match makes_its_image_later(session, &kernel) {
+                true => Caller::KernelInstallation,
+                false => Caller::CommandLine,
+            };
             installed(session, kernel, caller)
         }
         "prerm" => {
@@ -68,17 +70,36 @@ pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Kernel> {
             foretell::autoinstall(session, &whose, &afterwards(after.as_ref()))
         }
         "header-postinst" => {
-            let afterwards = if has_image(session, &kernel) { Afterwards::Ours } else { Afterwards::Later };
+            let later = makes_its_image_later(session, &kernel);
+            let afterwards = if later { Afterwards::Later } else { Afterwards::Ours };
             foretell::autoinstall(session, &whose, &afterwards)
         }
         other => bail!("unknown kernel hook '{other}'"),
     }
 }
 
-/// Headers may come before their kernel.
-fn has_image(session: &Session, kernel: &KernelRelease) -> bool {
+/// Whether a kernel's own hooks make its initramfs later: headers may come before their kernel, and
+/// of packages that come together either may be configured first.
+fn makes_its_image_later(session: &Session, kernel: &KernelRelease) -> bool {
     let image = session.tree.path(format!("/boot/vmlinuz-{kernel}"));
-    image.exists() || session.tree.kernel_dir(kernel).join("kernel").is_dir()
+    let has_files = image.exists() || session.tree.kernel_dir(kernel).join("kernel").is_dir();
+    !has_files || is_unconfigured(kernel)
+}
+
+/// Whether a kernel's package has yet to be configured, when it runs its hooks. Where dpkg cannot be
+/// asked nobody is expected.
+fn is_unconfigured(kernel: &KernelRelease) -> bool {
+    let packages = [format!("linux-image-{kernel}"), format!("linux-image-unsigned-{kernel}")];
+    let Ok(query) = Run::new(Tool::DpkgQuery) else { return false };
+    // It fails if it knows only one of them.
+    let ended = query.args(["-W", "-f", "${db:Status-Status}\n"]).args(&packages).end(Output::Apart);
+    ended.is_ok_and(|ended| waits(&String::from_utf8_lossy(&ended.output)))
+}
+
+/// Of what dpkg-query says a package's state is, one a line. One whose configuration has failed is
+/// not waited for.
+fn waits(states: &str) -> bool {
+    states.lines().any(|state| matches!(state, "unpacked" | "triggers-awaited" | "triggers-pending"))
 }
 
 /// As when the kernel was installed, with the hooks that run-parts would go on to: they make the
@@ -90,5 +111,22 @@ fn by_hand(session: &Session, kernel: KernelRelease, image: Option<&str>) -> Res
     match installed(session, kernel, Caller::KernelInstallation)? {
         0 => go_on(session, after),
         code => Ok(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::unknown("", false)]
+    #[case::installed("installed\n", false)]
+    #[case::to_be_configured("unpacked\n", true)]
+    #[case::of_two("not-installed\nunpacked\n", true)]
+    #[case::ubuntus_trigger("triggers-pending\n", true)]
+    #[case::has_failed("half-configured\n", false)]
+    fn a_package_that_is_not_configured_is_waited_for(#[case] states: &str, #[case] want: bool) {
+        assert_eq!(waits(states), want);
     }
 }
