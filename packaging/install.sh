@@ -92,7 +92,7 @@ if [ "$family" = alpine ]; then
     program hooks/alpine/dkms.hook /etc/kernel-hooks.d/dkms.hook
 fi
 if [ "$family" = debian ]; then
-    for hook in hooks/kernel/*/dkms; do
+    for hook in hooks/kernel/*/*; do
         program "$hook" "/etc/${hook#hooks/}"
     done
     program hooks/initramfs/post-update.d/dkms /etc/initramfs/post-update.d/dkms

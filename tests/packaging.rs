@@ -68,12 +68,13 @@ const CLEAR: [&str; 3] = [
     "usr/lib/motd.d/clr-ignore-mod-sig.motd",
 ];
 
-const DEBIAN: [&str; 8] = [
+const DEBIAN: [&str; 9] = [
     "etc/dkms/framework.conf",
     "etc/grub.d/zz_dkms",
     "etc/initramfs/post-update.d/dkms",
     "etc/apt/apt.conf.d/99dkms",
     "etc/kernel/header_postinst.d/dkms",
+    "etc/kernel/postinst.d/00-dkms",
     "etc/kernel/postinst.d/dkms",
     "etc/kernel/preinst.d/dkms",
     "etc/kernel/prerm.d/dkms",

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Debian's kernel hooks: `/etc/kernel/{preinst,postinst,prerm,header_postinst}.d`, run by
 //! run-parts with the kernel release and, but for headers, the image's path. A failing postinst.d
-//! hook keeps the initramfs and the boot loader's hooks from being run.
+//! hook keeps the initramfs and the boot loader's hooks from being run, and, where one of Debian's
+//! hooks puts the image into /boot, that one as well.
+
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -12,12 +15,24 @@ use crate::commands::foretell::{self, Afterwards, Kernel};
 use crate::commands::session::Session;
 use crate::commands::{Caller, kernel_gone, look_again, mark_pending};
 use crate::kernel::KernelRelease;
+use crate::sys::ancestors::{Process, ancestors};
+use crate::sys::files;
 use crate::sys::tools::{Output, Run, Tool};
+
+/// Puts the image into /boot on systems whose packages no longer do that. In either directory that
+/// linux-run-hooks knows.
+const LEGACY_BOOT: [&str; 2] =
+    ["/etc/kernel/postinst.d/00-legacy-boot", "/usr/share/kernel/postinst.d/00-legacy-boot"];
+
+/// Our own that sorts before it, and calls us with `early-postinst`.
+const EARLY: &str = "/etc/kernel/postinst.d/00-dkms";
 
 /// The stage and the kernel.
 fn parse(args: &[String]) -> Result<(&str, KernelRelease)> {
     let [stage, kernel, ..] = args else {
-        bail!("expected: hook debian preinst|postinst|prerm|header-postinst KERNEL-VERSION [IMAGE]");
+        bail!(
+            "expected: hook debian preinst|early-postinst|postinst|prerm|header-postinst KERNEL-VERSION [IMAGE]"
+        );
     };
     Ok((stage, kernel.parse().context("reading the kernel hook's arguments")?))
 }
@@ -40,9 +55,13 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
             }
             Ok(0)
         }
-        "postinst" if is_done_already() => Ok(0),
-        "postinst" if session.is_by_hand() => by_hand(session, kernel, args.get(2).map(String::as_str)),
-        "postinst" => installed(session, kernel, Caller::KernelInstallation),
+        "early-postinst" | "postinst" if is_done_already() => Ok(0),
+        "early-postinst" if !has_legacy_boot(session) => Ok(0),
+        "early-postinst" | "postinst" if session.is_by_hand() => {
+            by_hand(session, kernel, args.get(2).map(String::as_str))
+        }
+        "postinst" if was_early(session) => Ok(0),
+        "early-postinst" | "postinst" => installed(session, kernel, Caller::KernelInstallation),
         "header-postinst" => {
             let caller = match makes_its_image_later(session, &kernel) {
                 true => Caller::KernelInstallation,
@@ -65,7 +84,7 @@ pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Kernel> {
     match stage {
         "preinst" => Ok(foretell::look(whose)),
         "prerm" => foretell::removal(session, &whose, None),
-        "postinst" => {
+        "early-postinst" | "postinst" => {
             let after = After::kernel_hooks(session, &kernel, args.get(2).map(String::as_str));
             foretell::autoinstall(session, &whose, &afterwards(after.as_ref()))
         }
@@ -76,6 +95,22 @@ pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Kernel> {
         }
         other => bail!("unknown kernel hook '{other}'"),
     }
+}
+
+fn has_legacy_boot(session: &Session) -> bool {
+    LEGACY_BOOT.iter().any(|hook| files::is_executable(&session.tree.path(hook)))
+}
+
+/// Whether the same run-parts has called us before it put the image into /boot.
+fn was_early(session: &Session) -> bool {
+    has_legacy_boot(session)
+        && files::is_executable(&session.tree.path(EARLY))
+        && ancestors(&session.tree.path("/proc")).first().is_some_and(runs_parts)
+}
+
+fn runs_parts(parent: &Process) -> bool {
+    let program = parent.words.first().and_then(|word| Path::new(word).file_name());
+    program.is_some_and(|name| name == Tool::RunParts.name())
 }
 
 /// Whether a kernel's own hooks make its initramfs later: headers may come before their kernel, and
@@ -128,5 +163,15 @@ mod tests {
     #[case::has_failed("half-configured\n", false)]
     fn a_package_that_is_not_configured_is_waited_for(#[case] states: &str, #[case] want: bool) {
         assert_eq!(waits(states), want);
+    }
+
+    #[rstest]
+    #[case::run_parts("run-parts --report /etc/kernel/postinst.d", true)]
+    #[case::with_a_path("/usr/bin/run-parts --report /etc/kernel/postinst.d", true)]
+    #[case::a_shell("bash /etc/kernel/postinst.d/dkms", false)]
+    #[case::nothing("", false)]
+    fn run_parts_is_known_by_its_name(#[case] line: &str, #[case] want: bool) {
+        let words = line.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(runs_parts(&Process { pid: 2, started: 1, words }), want);
     }
 }
