@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 use super::preflight::{is_one_of, preflight};
 use crate::commands::session::Session;
 use crate::conf::policy::Preflight;
-use crate::gate::is_off;
 use crate::gate::verdict::{Standing, Verdict};
+use crate::gate::{is_off, notices};
 use crate::trial::Kind;
 
 pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
@@ -37,6 +37,11 @@ fn after(session: &Session) -> Result<u8> {
             || session.tree.path(format!("/boot/vmlinuz-{}", verdict.kernel)).exists();
         if is_there {
             super::announce(session, verdict)?;
+            if let Err(error) = notices::ask_for_no_reboot(&session.tree, &verdict.kernel) {
+                session
+                    .report
+                    .warning(format_args!("taking back what asks for a restart, ignoring: {error:#}"));
+            }
         } else {
             Verdict::forget(&session.tree, &verdict.kernel)?;
         }
@@ -101,7 +106,15 @@ fn package_of(archive: &str) -> &str {
 
 /// Whether a package is a reason to try.
 fn is_cause(name: &str) -> bool {
-    let of_kernel = ["linux-headers-", "linux-image-", "linux-modules-", "linux-kbuild-", "linux-compiler-"];
+    let of_kernel = [
+        "linux-headers-",
+        "linux-image-",
+        "linux-modules-",
+        // What is built in, since a kernel is several packages.
+        "linux-base-",
+        "linux-kbuild-",
+        "linux-compiler-",
+    ];
     of_kernel.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("-dkms")
 }
 
