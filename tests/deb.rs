@@ -8,14 +8,15 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::debian::our_deb;
+use common::debian::{Suite, our_deb};
 use common::{Lab, Series};
 use fs_err as fs;
 use rstest::rstest;
 
 /// What outlives the package that put it there, until that is purged.
-const HOOKS: [&str; 6] = [
+const HOOKS: [&str; 7] = [
     "/etc/kernel/preinst.d/dkms",
+    "/etc/kernel/postinst.d/00-dkms",
     "/etc/kernel/postinst.d/dkms",
     "/etc/kernel/header_postinst.d/dkms",
     "/etc/kernel/prerm.d/dkms",
@@ -27,16 +28,16 @@ const INSTALLED: &str = "install ok installed";
 const CONFIGURATION: &str = "deinstall ok config-files";
 
 /// A Debian with dkms and a module that it has built.
-fn with_dkms() -> Lab {
-    let lab = Lab::debian();
+fn with_dkms(suite: Suite) -> Lab {
+    let lab = Lab::debian_of(suite);
     lab.fetch(&["dkms", "acpi-call-dkms"]);
     lab.apt("install dkms acpi-call-dkms").succeeds();
     lab
 }
 
 /// What packages and people look at: dkms's own word, and what modprobe takes.
-fn modules(lab: &Lab) -> String {
-    let release = Series::Old.release();
+fn modules(lab: &Lab, suite: Suite) -> String {
+    let release = suite.release(Series::Old);
     let said = lab.sh(&format!("dkms status; modprobe --show-depends -S {release} acpi_call"));
     assert!(said.succeeds().stdout().contains(&format!("{release}, x86_64: installed")), "{said}");
     said.stdout()
@@ -51,9 +52,11 @@ fn assert_whole(lab: &Lab, package: &str) {
 
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
-fn it_takes_the_place_of_dkms_and_gives_it_back() {
-    let lab = with_dkms();
-    let before = modules(&lab);
+fn it_takes_the_place_of_dkms_and_gives_it_back(
+    #[values(Suite::Bookworm, Suite::Trixie, Suite::Sid)] suite: Suite,
+) {
+    let lab = with_dkms(suite);
+    let before = modules(&lab, suite);
     let version = lab.run(["--version"]).stdout();
 
     lab.apt_install_ours().succeeds();
@@ -61,7 +64,7 @@ fn it_takes_the_place_of_dkms_and_gives_it_back() {
     lab.assert_state("dkms", CONFIGURATION);
     lab.assert_state("acpi-call-dkms", INSTALLED);
     assert_whole(&lab, "dkms-hooks");
-    assert_eq!(modules(&lab), before);
+    assert_eq!(modules(&lab, suite), before);
     lab.sh(&format!("grep -L /usr/lib/dkms/hook {}", HOOKS.join(" "))).says_nothing_of("dkms");
     lab.sh("test -L /etc/systemd/system/multi-user.target.wants/dkms.service").succeeds();
 
@@ -74,7 +77,7 @@ fn it_takes_the_place_of_dkms_and_gives_it_back() {
     assert_eq!(lab.run(["--version"]).stdout(), version);
     lab.assert_state("dkms-hooks", CONFIGURATION);
     assert_whole(&lab, "dkms");
-    assert_eq!(modules(&lab), before);
+    assert_eq!(modules(&lab, suite), before);
     // dkms would answer a question that it does not know with its help, into grub.cfg.
     for hook in ["/etc/kernel/preinst.d/dkms", "/etc/grub.d/zz_dkms", "/etc/initramfs/post-update.d/dkms"] {
         let said = lab.sh(&format!("{hook} 6.1.0-99-amd64 2>&1"));
@@ -83,7 +86,7 @@ fn it_takes_the_place_of_dkms_and_gives_it_back() {
 
     lab.apt("purge dkms-hooks").succeeds().says_nothing_of("Usage");
     assert_whole(&lab, "dkms");
-    assert_eq!(modules(&lab), before);
+    assert_eq!(modules(&lab, suite), before);
     lab.sh("ls -d /etc/kernel/postinst.d/dkms /etc/dkms/framework.conf").succeeds();
     lab.sh("ls -d /etc/grub.d/zz_dkms /var/lib/dkms/.hooks /etc/dkms/policy.d 2>/dev/null").fails();
     lab.apt("purge acpi-call-dkms").succeeds();
@@ -94,14 +97,14 @@ fn it_takes_the_place_of_dkms_and_gives_it_back() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn dpkg_alone_replaces_dkms_as_well() {
-    let lab = with_dkms();
-    let before = modules(&lab);
+    let lab = with_dkms(Suite::Bookworm);
+    let before = modules(&lab, Suite::Bookworm);
     fs::copy(our_deb(), lab.path("ours.deb")).unwrap();
     lab.sh("dpkg -i --auto-deconfigure /ours.deb </dev/null").succeeds();
     lab.assert_state("dkms-hooks", INSTALLED);
     lab.assert_state("acpi-call-dkms", INSTALLED);
     assert_whole(&lab, "dkms-hooks");
-    assert_eq!(modules(&lab), before);
+    assert_eq!(modules(&lab, Suite::Bookworm), before);
 }
 
 #[rstest]
@@ -109,7 +112,7 @@ fn dpkg_alone_replaces_dkms_as_well() {
 #[case::as_packaged(":", "Settings of dkms, read as shell assignments")]
 #[ignore = "runs in the lab (root, network): make test"]
 fn settings_of_dkms_are_kept_where_somebody_has_changed_them(#[case] edit: &str, #[case] want: &str) {
-    let lab = with_dkms();
+    let lab = with_dkms(Suite::Bookworm);
     let conf = "/etc/dkms/framework.conf";
     lab.sh(&format!("{edit} {conf}")).succeeds();
     // Without a terminal: a question would be an error.
@@ -124,7 +127,7 @@ fn settings_of_dkms_are_kept_where_somebody_has_changed_them(#[case] edit: &str,
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn a_purge_leaves_nothing_of_ours() {
-    let lab = Lab::debian();
+    let lab = Lab::debian_of(Suite::Bookworm);
     lab.fetch(&["patch", "acpi-call-dkms"]);
     lab.apt("install patch").succeeds();
     let files = || {
@@ -143,9 +146,9 @@ fn a_purge_leaves_nothing_of_ours() {
     lab.apt("install acpi-call-dkms").succeeds();
     // Its old version's scripts run, as for an upgrade.
     lab.apt("install --reinstall acpi-call-dkms").succeeds();
-    modules(&lab);
+    modules(&lab, Suite::Bookworm);
     lab.write("etc/dkms/policy.toml", "[boot]\ncritical = [\"acpi-call\"]\n");
-    lab.run(["autoinstall", "-k", Series::Old.release()]).succeeds();
+    lab.run(["autoinstall", "-k", Suite::Bookworm.release(Series::Old)]).succeeds();
     lab.sh("touch /etc/dkms/no-gate; ls -d /var/lib/dkms/.hooks").succeeds();
     // But for the signing key: firmware may know it, and so would dkms.
     lab.sh("cd /var/lib/dkms; echo key >mok.key; echo certificate >mok.pub").succeeds();
@@ -164,7 +167,7 @@ fn a_purge_leaves_nothing_of_ours() {
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
 fn lintian_finds_no_errors() {
-    let lab = Lab::debian();
+    let lab = Lab::debian_of(Suite::Bookworm);
     lab.fetch(&["lintian"]);
     lab.apt("install lintian").succeeds();
     fs::copy(our_deb(), lab.path("ours.deb")).unwrap();
