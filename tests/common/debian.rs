@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use fs_err as fs;
 
+use super::disk::grub_boots;
 use super::{Lab, Ran, Series, kernels_of, lab_sh, release_of, text};
 
 /// Debian's releases, each with an apt, a systemd, and kernels of its own.
@@ -33,10 +34,20 @@ impl Suite {
     /// # Panics
     /// Where there is no newer one, as there often is not in sid.
     pub fn release(self, series: Series) -> &'static str {
+        release_of(series, self.kernels())
+    }
+
+    /// The kernel release of one that apt can install beside the first, newer than that where there
+    /// is a newer one, and small: of the flavour for clouds.
+    pub fn another_release(self) -> String {
+        let (_, newest) = self.kernels().last().unwrap();
+        let (abi, flavour) = newest.rsplit_once('-').unwrap();
+        format!("{abi}-cloud-{flavour}")
+    }
+
+    fn kernels(self) -> &'static [(String, String)] {
         static KERNELS: [OnceLock<Vec<(String, String)>>; 3] = [const { OnceLock::new() }; 3];
-        let kernels = KERNELS[self as usize]
-            .get_or_init(|| kernels_of(&debian_sh("kernels", &[OsStr::new(self.name())])));
-        release_of(series, kernels)
+        KERNELS[self as usize].get_or_init(|| kernels_of(&debian_sh("kernels", &[OsStr::new(self.name())])))
     }
 }
 
@@ -81,6 +92,21 @@ impl Lab {
     pub fn apt_install_ours(&self) -> Ran {
         fs::copy(our_deb(), self.path("dkms-hooks.deb")).unwrap();
         self.apt("install /dkms-hooks.deb")
+    }
+
+    /// The real GRUB with a menu of this root's kernels. Only what looks for disks is a stand-in.
+    pub fn install_grub(&self) {
+        self.fetch(&["grub-pc"]);
+        self.apt("install grub-pc").succeeds();
+        self.sh("dpkg-divert --quiet --rename /usr/sbin/grub-probe").succeeds();
+        self.write("usr/sbin/grub-probe", include_str!("../lib/stand-ins/grub-probe"));
+        self.sh("chmod 755 /usr/sbin/grub-probe; update-grub").succeeds();
+    }
+
+    /// The kernel that GRUB boots next.
+    pub fn grub_boots(&self) -> String {
+        let block = fs::read_to_string(self.path("boot/grub/grubenv")).unwrap_or_default();
+        grub_boots(&fs::read_to_string(self.path("boot/grub/grub.cfg")).unwrap(), &block)
     }
 
     /// dpkg's word on each of these packages, for instance `install ok installed`.

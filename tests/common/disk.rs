@@ -17,6 +17,15 @@ use tempfile::TempDir;
 
 use super::{Ran, lab_sh, text};
 
+/// The kernel that GRUB boots with this menu and environment block.
+#[track_caller]
+pub fn grub_boots(cfg: &str, env: &str) -> String {
+    match predict(cfg, &GrubEnv::parse(env.as_bytes())) {
+        Prediction::Entry { kernel: Some(kernel), .. } => kernel.to_string(),
+        other => panic!("{other:?} from {cfg}"),
+    }
+}
+
 /// What a machine boots with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loader {
@@ -148,10 +157,7 @@ impl Disk {
         assert_eq!(self.loader, Loader::Grub);
         let said = self.sh("cat /boot/grub/grub.cfg; echo @@@; cat /boot/grub/grubenv").succeeds().stdout();
         let (cfg, env) = said.split_once("@@@\n").unwrap();
-        match predict(cfg, &GrubEnv::parse(env.as_bytes())) {
-            Prediction::Entry { kernel: Some(kernel), .. } => kernel.to_string(),
-            other => panic!("{other:?} from {self}"),
-        }
+        grub_boots(cfg, env)
     }
 
     /// Boots the machine, which must not get as far as its init.
