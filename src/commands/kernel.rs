@@ -46,7 +46,7 @@ pub fn kernel_gone(session: &Session, kernel: &KernelRelease) {
     let target = Target { kernel: kernel.clone(), arch: session.tree.arch.clone() };
     let removed = session.begin_changes().and_then(|()| prerm(session, &target));
     let forgotten = Verdict::forget(&session.tree, kernel);
-    let entries = bls::remove_held(&session.tree, kernel);
+    let entries = bls::remove_held(&session.tree, kernel, &|_| true);
     if let Err(error) = removed.and(forgotten).and(entries) {
         session.report.warning(format_args!("removing the modules of kernel {kernel}, ignoring: {error:#}"));
     }

@@ -87,6 +87,11 @@ impl Entry {
         Some(entry)
     }
 
+    /// Whether it is of type #2: one file with all that it takes.
+    pub fn is_unified(&self) -> bool {
+        self.image.is_none()
+    }
+
     fn named(file: &str, suffix: &str) -> Option<(Self, String)> {
         let stem = file.strip_suffix(suffix)?;
         let (stem, counter) = match stem.rsplit_once('+').and_then(|(stem, text)| Some((stem, tries(text)?)))

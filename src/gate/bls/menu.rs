@@ -114,11 +114,11 @@ fn found(tree: &Tree) -> Vec<(PathBuf, Entry)> {
             let Ok(Some(text)) = files::read_if_there(&path) else { continue };
             let entry = conf(tree, &name, &text);
             let is_there =
-                |entry: &Entry| entry.image.as_ref().is_none_or(|image| in_partition(&partition, image));
+                |entry: &Entry| entry.image.as_ref().is_none_or(|name| file(&partition, name).is_some());
             found.extend(entry.filter(is_there).map(|entry| (path, entry)));
         }
         for (path, name) in listed(&partition.join("EFI/Linux")) {
-            let entry = uki(&path, &name);
+            let entry = uki(tree, &path, &name);
             found.extend(entry.map(|entry| (path, entry)));
         }
     }
@@ -141,17 +141,34 @@ fn conf(tree: &Tree, name: &str, text: &str) -> Option<Entry> {
     Some(entry)
 }
 
-/// Of an image that may be large only the small sections are read.
-fn uki(path: &Path, name: &str) -> Option<Entry> {
-    if !name.ends_with(".efi") {
-        return None;
-    }
+/// Of an image that may be large only the small sections are read. dracut's have none that tells the
+/// kernel, so the name does (kernel-install: `TOKEN-K.efi`, dracut(8): `linux-K-MACHINE-BUILD.efi`).
+fn uki(tree: &Tree, path: &Path, name: &str) -> Option<Entry> {
+    let stem = name.strip_suffix(".efi")?;
     let file = fs::File::open(path).ok()?;
-    Entry::from_uki(name, &ReadCache::new(file.file()))
+    let mut entry = Entry::from_uki(name, &ReadCache::new(file.file()))?;
+    if entry.kernel.is_none() {
+        let named = tree.installed_kernels().unwrap_or_default().into_iter();
+        entry.kernel = named.filter(|kernel| names(stem, kernel)).max_by_key(|kernel| kernel.as_str().len());
+    }
+    Some(entry)
 }
 
-fn in_partition(partition: &Path, image: &str) -> bool {
-    partition.join(image.replace('\\', "/").trim_start_matches('/')).is_file()
+/// Whether a kernel is part of a name, between dashes or before a boot counter.
+fn names(stem: &str, kernel: &KernelRelease) -> bool {
+    stem.match_indices(kernel.as_str()).any(|(at, release)| {
+        let (before, behind) = (&stem[..at], &stem[at + release.len()..]);
+        (before.is_empty() || before.ends_with('-')) && (behind.is_empty() || behind.starts_with(['-', '+']))
+    })
+}
+
+/// The file that an entry in a partition names. Where that is no file system of its own, GRUB's names
+/// are from the root of the one that it is in, or of a subvolume's: `/boot/M/K/linux`.
+fn file(partition: &Path, name: &str) -> Option<PathBuf> {
+    let name = name.replace('\\', "/");
+    let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty()).collect();
+    let below = |from: usize| parts[from..].iter().fold(partition.to_owned(), |path, part| path.join(part));
+    (0..parts.len()).map(below).find(|path| path.is_file())
 }
 
 fn listed(directory: &Path) -> Vec<(PathBuf, String)> {
@@ -242,22 +259,18 @@ pub(in crate::gate) fn initramfs_of(tree: &Tree, kernel: &KernelRelease) -> Vec<
     images
 }
 
-/// An initrd that the entry in a file names: from the root of the partition, or of the file system
-/// where GRUB sees /boot otherwise.
+/// An initrd that the entry in a file names; where it would be if it is not there.
 fn initrd(tree: &Tree, entry: &Path, name: &str) -> PathBuf {
-    let name = name.replace('\\', "/");
-    let in_partition = || Some(entry.ancestors().nth(3)?.join(name.trim_start_matches('/')));
-    let in_boot = || Some(tree.path("/boot").join(name.rsplit('/').next()?));
-    let places = [in_partition(), Some(tree.path(&name)), in_boot()];
-    let there = places.iter().flatten().find(|path| path.is_file()).cloned();
-    there.or_else(in_partition).unwrap_or_else(|| tree.path(&name))
+    let partition = entry.ancestors().nth(3).unwrap_or(entry);
+    let there = file(partition, name).or_else(|| file(&tree.path("/boot"), name));
+    there.unwrap_or_else(|| partition.join(name.replace('\\', "/").trim_start_matches('/')))
 }
 
-/// Forgets the held entries of a kernel that goes.
-pub fn remove_held(tree: &Tree, kernel: &KernelRelease) -> Result<()> {
+/// Forgets those held entries of a kernel that go.
+pub fn remove_held(tree: &Tree, kernel: &KernelRelease, goes: &dyn Fn(&Entry) -> bool) -> Result<()> {
     held(tree)
         .into_iter()
-        .filter(|(_, entry)| entry.kernel.as_ref() == Some(kernel))
+        .filter(|(_, entry)| entry.kernel.as_ref() == Some(kernel) && goes(entry))
         .try_for_each(|(path, _)| files::remove(&path))
 }
 
@@ -273,7 +286,7 @@ fn held(tree: &Tree) -> Vec<(PathBuf, Entry)> {
         }
         for (path, name) in listed(&partition.join("EFI/Linux")) {
             let Some(name) = name.strip_suffix(HELD) else { continue };
-            let entry = uki(&path, name).unwrap_or_default();
+            let entry = uki(tree, &path, name).unwrap_or_default();
             found.push((path, entry));
         }
     }

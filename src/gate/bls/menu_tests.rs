@@ -138,9 +138,37 @@ fn the_last_kernel_stays_in_the_menu(#[case] unfit: &[&str], #[case] want: Shelv
 fn nothing_is_left_of_a_kernel_that_goes() {
     let machine = Machine::new();
     machine.hold("6.12");
-    remove_held(&machine.tree, &kernel("6.12")).unwrap();
+    remove_held(&machine.tree, &kernel("6.12"), &|_| true).unwrap();
     assert!(!put_back_all(&machine.tree).unwrap());
     assert_eq!(machine.ids(), ["m-6.1.conf", "a-rescue.conf"]);
+}
+
+#[test]
+fn of_a_kernel_that_stays_only_the_entries_that_go_are_forgotten() {
+    let machine = Machine::new();
+    machine.write("boot/efi/EFI/Linux/m-6.12.efi", &uki("6.12"));
+    machine.hold("6.12");
+    remove_held(&machine.tree, &kernel("6.12"), &Entry::is_unified).unwrap();
+    assert!(put_back_all(&machine.tree).unwrap());
+    assert_eq!(machine.ids(), ["m-6.12.conf", "m-6.1.conf", "a-rescue.conf"]);
+}
+
+#[rstest]
+#[case::its_own_file_system("/m/6.6", "boot/m/6.6")]
+#[case::in_the_root_file_system("/boot/m/6.6", "boot/m/6.6")]
+#[case::in_a_subvolume("/@/boot/m/6.6", "boot/m/6.6")]
+fn an_entry_is_held_wherever_its_loader_sees_the_partition(#[case] named: &str, #[case] directory: &str) {
+    let machine = Machine::new();
+    machine.write(
+        "boot/loader/entries/m-6.6.conf",
+        format!("linux {named}/linux\ninitrd {named}/i\n").as_bytes(),
+    );
+    for file in ["linux", "i"] {
+        machine.write(&format!("{directory}/{file}"), b"");
+    }
+    let initrd = machine.tree.path(directory).join("i");
+    assert_eq!(initramfs_of(&machine.tree, &kernel("6.6")), [vec![initrd]]);
+    assert!(matches!(machine.hold("6.6"), Shelved::Held(_)));
 }
 
 #[test]
@@ -154,10 +182,33 @@ fn a_unified_image_is_held_like_any_entry() {
     assert_eq!(machine.default(), "m-6.18.efi");
 }
 
+/// dracut's images do not say which kernel they boot.
+#[rstest]
+#[case::by_kernel_install("m-6.18-a.efi", Some("6.18-a"))]
+#[case::with_a_counter("m-6.18-a+3-0.efi", Some("6.18-a"))]
+#[case::by_dracut("linux-6.18-0011-22.efi", Some("6.18"))]
+#[case::the_name_alone("6.18-a.efi", Some("6.18-a"))]
+#[case::another_kernel("m-6.180.efi", None)]
+#[case::a_kernel_within_a_word("m6.18.efi", None)]
+fn a_unified_image_without_a_release_is_known_by_its_name(#[case] file: &str, #[case] want: Option<&str>) {
+    let machine = Machine::new();
+    for release in ["6.1", "6.18", "6.18-a"] {
+        fs::create_dir_all(machine.tree.kernel_dir(&kernel(release))).unwrap();
+    }
+    machine.write(&format!("boot/efi/EFI/Linux/{file}"), &pe(&[(b".osrel\0\0", "ID=debian\n")]));
+    let kernels = found(&machine.tree).into_iter().filter(|(path, _)| path.ends_with(file));
+    let kernels: Vec<_> = kernels.map(|(_, entry)| entry.kernel).collect();
+    assert_eq!(kernels, [want.map(kernel)]);
+}
+
 /// The smallest PE image with the sections that systemd's ukify writes.
 fn uki(release: &str) -> Vec<u8> {
     let osrel = "ID=debian\nPRETTY_NAME=\"Debian 13\"\n";
-    let sections = [(b".osrel\0\0", osrel), (b".uname\0\0", release)];
+    pe(&[(b".osrel\0\0", osrel), (b".uname\0\0", release)])
+}
+
+fn pe(sections: &[(&[u8; 8], &str)]) -> Vec<u8> {
+    let count = u16::try_from(sections.len()).unwrap();
     let mut image = vec![0; 0x40];
     image[..2].copy_from_slice(b"MZ");
     image[0x3c] = 0x40;
@@ -165,7 +216,7 @@ fn uki(release: &str) -> Vec<u8> {
     let le32 = |value: u32| value.to_le_bytes().to_vec();
     let optional = 112;
     image.extend(b"PE\0\0");
-    image.extend([le16(0x8664), le16(2), le32(0), le32(0), le32(0), le16(optional), le16(0x22)].concat());
+    image.extend([le16(0x8664), le16(count), le32(0), le32(0), le32(0), le16(optional), le16(0x22)].concat());
     let mut header = vec![0; usize::from(optional)];
     header[..2].copy_from_slice(&0x20b_u16.to_le_bytes());
     image.extend(header);
@@ -173,7 +224,7 @@ fn uki(release: &str) -> Vec<u8> {
     for (at, (name, text)) in (0..).zip(sections) {
         let size = u32::try_from(text.len()).unwrap();
         let place = le32(data + 0x100 * at);
-        image.extend(name);
+        image.extend(*name);
         image.extend([le32(size), place.clone(), le32(size), place].concat());
         image.extend([0; 16]);
     }
