@@ -17,7 +17,7 @@ pub const KBUILD: [&str; 9] =
     ["ARCH", "CROSS_COMPILE", "LLVM", "LLVM_IAS", "CC", "HOSTCC", "LD", "KCFLAGS", "KCPPFLAGS"];
 
 /// Further variables that decide what a run does, or tell who comes after it.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 15] = [
     "parallel_jobs",
     "DEB_MAINT_PARAMS",
     "DPKG_MAINTSCRIPT_NAME",
@@ -25,6 +25,7 @@ const OTHERS: [&str; 14] = [
     "INITRD",
     "INSTALLKERNEL_INITRD_GENERATOR",
     "INSTALLKERNEL_STAGING_AREA",
+    "KERNEL_INSTALL_BOOT_ENTRY_TYPE",
     "KERNEL_INSTALL_BOOT_ROOT",
     "KERNEL_INSTALL_ENTRY_TOKEN",
     "KERNEL_INSTALL_IMAGE_TYPE",

@@ -44,7 +44,7 @@ fn staged(session: &Session, image: &Path) -> Staged {
     let named = session.variable("INSTALLKERNEL_STAGING_AREA").map(PathBuf::from);
     let directory = named.or_else(|| image.parent().map(Path::to_owned));
     let none_wanted = session.variable("INSTALLKERNEL_INITRD_GENERATOR") == Some("none");
-    Staged { given: Vec::new(), directory, none_wanted }
+    Staged { kernel: None, given: Vec::new(), directory, layout: None, none_wanted }
 }
 
 /// The modules and an initramfs that is there already are ours; nothing here copies the kernel.

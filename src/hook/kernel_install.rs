@@ -16,9 +16,9 @@ use crate::commands::session::Session;
 use crate::commands::{Caller, kernel_gone, prove_installed, report_error};
 use crate::conf::policy::{Generator, OnFailure};
 use crate::gate::contents::deciding;
-use crate::gate::loader;
 use crate::gate::proof::Image;
 use crate::gate::verdict::Standing;
+use crate::gate::{bls, loader};
 use crate::initramfs::{self, Joined};
 use crate::kernel::KernelRelease;
 use crate::sys::files;
@@ -29,7 +29,7 @@ pub(super) const SKIP_LATER: u8 = 77;
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
     Build(KernelRelease),
-    Prove { kernel: KernelRelease, initrds: Vec<PathBuf> },
+    Prove { kernel: KernelRelease, image: Option<PathBuf>, initrds: Vec<PathBuf> },
     Gone(KernelRelease),
     Nothing,
 }
@@ -43,7 +43,10 @@ fn parse(args: &[String]) -> Result<Call> {
     let kernel: KernelRelease = kernel.parse()?;
     Ok(match (stage.as_str(), command.as_str()) {
         ("build", "add") => Call::Build(kernel),
-        ("prove", "add") => Call::Prove { kernel, initrds: rest.iter().skip(2).map(PathBuf::from).collect() },
+        ("prove", "add") => {
+            let mut files = rest.iter().skip(1).map(PathBuf::from);
+            Call::Prove { kernel, image: files.next(), initrds: files.collect() }
+        }
         ("build", "remove") => Call::Gone(kernel),
         ("prove", _) | ("build", _) => Call::Nothing,
         (other, _) => bail!("unknown stage '{other}', expected build or prove"),
@@ -62,19 +65,47 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
     match call {
         Call::Nothing => Ok(0),
         Call::Gone(kernel) => {
-            kernel_gone(session, &kernel);
+            match only_entries_go(session, &kernel) {
+                Some(entry_type) => entries_gone(session, &kernel, entry_type),
+                None => kernel_gone(session, &kernel),
+            }
             Ok(0)
         }
         Call::Build(kernel) | Call::Prove { kernel, .. } if session.is_by_hand() => {
             by_hand(session, kernel, &args)
         }
         Call::Build(kernel) => Ok(guarded(session, build(session, kernel))),
-        Call::Prove { kernel, initrds } => {
-            let directory = session.variable("KERNEL_INSTALL_STAGING_AREA").map(PathBuf::from);
-            let none_wanted = session.variable("KERNEL_INSTALL_INITRD_GENERATOR") == Some("none");
-            let staged = Staged { given: initrds, directory, none_wanted };
+        Call::Prove { kernel, image, initrds } => {
+            let is_unified = session.variable("KERNEL_INSTALL_IMAGE_TYPE") == Some("uki");
+            let staged = Staged {
+                kernel: image.filter(|_| is_unified),
+                given: initrds,
+                directory: session.variable("KERNEL_INSTALL_STAGING_AREA").map(PathBuf::from),
+                layout: session.variable("KERNEL_INSTALL_LAYOUT").map(str::to_owned),
+                none_wanted: session.variable("KERNEL_INSTALL_INITRD_GENERATOR") == Some("none"),
+            };
             Ok(guarded(session, prove(session, kernel, &staged)))
         }
+    }
+}
+
+/// The type of entries that a kernel is to lose while it stays (`kernel-install --entry-type`, 258):
+/// by the same marks as systemd's own 50-depmod.install goes by.
+fn only_entries_go<'a>(session: &'a Session, kernel: &KernelRelease) -> Option<&'a str> {
+    let entry_type = session.variable("KERNEL_INSTALL_BOOT_ENTRY_TYPE").filter(|name| !name.is_empty())?;
+    session.tree.kernel_dir(kernel).join("kernel").is_dir().then_some(entry_type)
+}
+
+fn entries_gone(session: &Session, kernel: &KernelRelease, entry_type: &str) {
+    let is_meant = |entry: &bls::Entry| match entry_type {
+        "type1" => !entry.is_unified(),
+        "type2" => entry.is_unified(),
+        _ => false,
+    };
+    if let Err(error) = bls::remove_held(&session.tree, kernel, &is_meant) {
+        session
+            .report
+            .warning(format_args!("removing the held entries of kernel {kernel}, ignoring: {error:#}"));
     }
 }
 
@@ -120,6 +151,7 @@ pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Option<Kern
     let args = staged(session, args);
     match parse(&args)? {
         Call::Nothing => Ok(None),
+        Call::Gone(kernel) if only_entries_go(session, &kernel).is_some() => Ok(None),
         Call::Gone(kernel) => foretell::removal(session, &target(session, kernel), None).map(Some),
         Call::Build(kernel) | Call::Prove { kernel, .. } => {
             if !session.tree.kernel_dir(&kernel).is_dir() {
@@ -180,16 +212,20 @@ fn look_again(session: &Session, kernel: KernelRelease) -> Result<u8> {
 /// Where images are that are about to be published.
 #[derive(Debug)]
 pub(super) struct Staged {
+    /// The kernel, if it is a unified image itself.
+    pub kernel: Option<PathBuf>,
     /// Named on the command line, possibly staged as well.
     pub given: Vec<PathBuf>,
     /// Where generators leave theirs.
     pub directory: Option<PathBuf>,
+    /// As kernel-install calls what becomes of them.
+    pub layout: Option<String>,
     /// Whether none is to be made.
     pub none_wanted: bool,
 }
 
 pub(super) fn prove(session: &Session, kernel: KernelRelease, staged: &Staged) -> Result<u8> {
-    let image = image(session, &kernel, staged)?;
+    let image = initramfs_of(session, &kernel, staged)?;
     match prove_installed(session, &target(session, kernel), &image)? {
         Some(verdict) if !verdict.standing.may_boot() => {
             announce(session, &verdict)?;
@@ -218,9 +254,8 @@ fn held(session: &Session, kernel: &KernelRelease) -> Result<u8> {
     Ok(code)
 }
 
-/// The images that are about to be published: those given and those staged by other plugins, which
-/// become one initramfs, and unified ones. Where there are none, those that are there.
-fn image(session: &Session, kernel: &KernelRelease, staged: &Staged) -> Result<Image> {
+/// The images that are about to be published; where there are none, those that are there.
+fn initramfs_of(session: &Session, kernel: &KernelRelease, staged: &Staged) -> Result<Image> {
     let tree = &session.tree;
     // Relative ones are relative to where kernel-install was called, and so are we.
     let place = |path: &PathBuf| if path.is_relative() { path.clone() } else { tree.path(path) };
@@ -234,15 +269,37 @@ fn image(session: &Session, kernel: &KernelRelease, staged: &Staged) -> Result<I
         files.push(file);
         is_new
     });
-    let is_unified = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "efi");
-    let (unified, plain): (Vec<_>, Vec<_>) = given.into_iter().partition(is_unified);
-    let mut images: Vec<Joined> = unified.into_iter().map(|path| vec![path]).collect();
-    images.extend(Some(plain).filter(|plain| !plain.is_empty()));
+    let mut images = published(staged.layout.as_deref(), staged.kernel.as_ref().map(place), given);
     if images.is_empty() {
         images = deciding(tree, kernel);
     }
     let none_wanted = staged.none_wanted || session.policy()?.generator == Generator::None;
     Ok(if none_wanted && images.is_empty() { Image::NotNeeded } else { Image::Needed(images) })
+}
+
+/// What becomes of a kernel that is a unified image itself, and of what is given and staged, under a
+/// layout (90-loaderentry.install, 90-uki-copy.install). Plain images become one initramfs.
+fn published(layout: Option<&str>, kernel: Option<PathBuf>, given: Vec<PathBuf>) -> Vec<Joined> {
+    let is_unified = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "efi");
+    let (mut unified, mut plain): (Vec<_>, Vec<_>) = given.into_iter().partition(is_unified);
+    if layout == Some("uki") {
+        // The kernel itself only if no image was made of it; initrds only within one.
+        if unified.is_empty() {
+            unified.extend(kernel);
+        }
+        if !unified.is_empty() {
+            plain.clear();
+        }
+    } else {
+        if layout == Some("bls") {
+            unified.clear();
+        }
+        // Its own comes first.
+        plain.splice(0..0, kernel);
+    }
+    let mut images: Vec<Joined> = unified.into_iter().map(|path| vec![path]).collect();
+    images.extend(Some(plain).filter(|plain| !plain.is_empty()));
+    images
 }
 
 #[cfg(test)]
@@ -254,11 +311,19 @@ mod tests {
     #[case::build("build add 6.1 /boot/t/6.1 /boot/vmlinuz-6.1", Call::Build("6.1".parse().unwrap()))]
     #[case::prove(
         "prove add 6.1 /boot/t/6.1 /boot/vmlinuz-6.1 /boot/initrd.img-6.1",
-        Call::Prove { kernel: "6.1".parse().unwrap(), initrds: vec!["/boot/initrd.img-6.1".into()] }
+        Call::Prove {
+            kernel: "6.1".parse().unwrap(),
+            image: Some("/boot/vmlinuz-6.1".into()),
+            initrds: vec!["/boot/initrd.img-6.1".into()],
+        }
     )]
     #[case::no_initrd(
         "prove add 6.1 /boot/t/6.1 /boot/vmlinuz-6.1",
-        Call::Prove { kernel: "6.1".parse().unwrap(), initrds: Vec::new() }
+        Call::Prove {
+            kernel: "6.1".parse().unwrap(),
+            image: Some("/boot/vmlinuz-6.1".into()),
+            initrds: Vec::new(),
+        }
     )]
     #[case::remove("build remove 6.1 /boot/t/6.1", Call::Gone("6.1".parse().unwrap()))]
     #[case::remove_late("prove remove 6.1 /boot/t/6.1", Call::Nothing)]
@@ -275,5 +340,31 @@ mod tests {
     fn other_arguments_are_refused(#[case] args: &str) {
         let args: Vec<String> = args.split(' ').map(str::to_owned).collect();
         assert!(parse(&args).is_err());
+    }
+    #[rstest]
+    #[case::entry("bls", "", "/boot/initrd /s/initrd", "/boot/initrd+/s/initrd")]
+    #[case::entry_without_initrd("bls", "", "", "")]
+    #[case::nobody_copies_a_unified_one("bls", "", "/s/uki.efi", "")]
+    #[case::entry_of_a_unified_kernel("bls", "/k.efi", "/s/initrd", "/k.efi+/s/initrd")]
+    #[case::made_of_the_initrd("uki", "", "/s/initrd /s/uki.efi", "/s/uki.efi")]
+    #[case::made_beside_an_old_initrd("uki", "", "/boot/initrd.img /s/uki.efi", "/s/uki.efi")]
+    #[case::unified_kernel("uki", "/k.efi", "/boot/initrd.img", "/k.efi")]
+    #[case::unified_kernel_and_a_new_one("uki", "/k.efi", "/s/uki.efi", "/s/uki.efi")]
+    #[case::none_was_made("uki", "", "/s/initrd", "/s/initrd")]
+    #[case::who_knows("other", "", "/s/initrd /s/uki.efi", "/s/uki.efi /s/initrd")]
+    #[case::who_knows_of_a_unified_kernel("other", "/k.efi", "", "/k.efi")]
+    fn what_is_published_depends_on_the_layout(
+        #[case] layout: &str,
+        #[case] kernel: &str,
+        #[case] given: &str,
+        #[case] want: &str,
+    ) {
+        let kernel = Some(PathBuf::from(kernel)).filter(|path| !path.as_os_str().is_empty());
+        let given = given.split_whitespace().map(PathBuf::from).collect();
+        let images = published(Some(layout), kernel, given);
+        let joined = |image: &Joined| {
+            image.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("+")
+        };
+        assert_eq!(images.iter().map(joined).collect::<Vec<_>>().join(" "), want);
     }
 }
