@@ -10,6 +10,7 @@
 # make test-packages  twelve *-dkms packages of Debian's, ours beside dkms: an hour or more
 # make test-boot  every boot loader with every fault, by booting
 # make test-faults  dkms killed, or failing, at every call that changes a file: half an hour or more
+# make test-kernel-install  every layout with every initramfs generator, three releases of systemd
 # make demo       a kernel installation in a throw-away root
 # make bench      speed and memory beside the bare work and, where installed, dkms 3
 
@@ -28,7 +29,8 @@ endif
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(TARGET) \
 	--target-dir target/static
 
-.PHONY: all build/dkms install deb rpm pkg clear check test test-boot test-packages test-faults demo bench clean
+.PHONY: all build/dkms install deb rpm pkg clear check test test-boot test-kernel-install test-packages test-faults demo \
+	bench clean
 
 all: build/dkms
 
@@ -70,7 +72,8 @@ test: check
 		echo "SKIPPED: all tests in the lab: $$reason"; \
 		$(CARGO) test --locked $(TESTS); \
 	else \
-		$(CARGO) test --locked --no-fail-fast $(TESTS) -- --include-ignored --skip twelve_packages; \
+		$(CARGO) test --locked --no-fail-fast $(TESTS) -- --include-ignored --skip twelve_packages \
+			--skip with_every_generator; \
 	fi
 
 test-packages: build/dkms
@@ -82,6 +85,10 @@ test-boot:
 
 test-faults:
 	DKMS_FAULTS=all $(CARGO) test --locked --test faults
+
+# What is not in test for its time: see tests/kernel_install_suites.rs.
+test-kernel-install:
+	$(CARGO) test --locked --test kernel_install_suites -- --include-ignored --test-threads 2
 
 demo: build/dkms
 	@tests/demo.sh
