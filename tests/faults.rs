@@ -103,28 +103,39 @@ fn main() -> Result<ExitCode> {
             trials.push(trial.with_ignored_flag(!possible || !(all || is_sampled)));
         }
     }
+    let rounds = if all { 100 } else { 5 };
+    let together = move || {
+        let what = format!("{rounds} rounds of eight at a time");
+        carry_out("together.sh", &format!("ROUNDS={rounds}\n"), &what)
+            .map_err(|error| format!("{error:#}").into())
+    };
+    trials.push(Trial::test("eight_at_a_time", together).with_ignored_flag(!possible));
     libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn check(prepare: &str, command: &str, fault: &str, all: bool) -> Result<()> {
+    // A sample looks at other points in each row, but the same ones each time.
+    let (step, first) = if all { (1, 1) } else { (17, 1 + (command.len() + fault.len()) % 17) };
+    let quoted = |text: &str| shell_words::quote(text).into_owned();
+    let variables = format!(
+        "{WORDS}\nPREPARE={}\nCOMMAND={}\nFAULT={fault}\nSTEP={step}\nFIRST={first}\n",
+        quoted(prepare),
+        quoted(command)
+    );
+    carry_out("run.sh", &variables, &format!("{fault} in {command}"))
+}
+
+/// Has a script of ours do its work in a root of its own, which tells how many points it tried and what
+/// was lost.
+fn carry_out(script: &str, variables: &str, what: &str) -> Result<()> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let temporary = tempfile::Builder::new().prefix("dkms-faults-").tempdir()?;
     let work = temporary.path();
     fs_err::create_dir(work.join("root"))?;
-    fs_err::copy(tests.join("faults/run.sh"), work.join("run.sh"))?;
+    fs_err::copy(tests.join("faults").join(script), work.join("run.sh"))?;
     fs_err::copy(tests.join("golden/run.sh"), work.join("golden.sh"))?;
     fs_err::copy(std::env::current_exe()?, work.join("tracer"))?;
-    // A sample looks at other points in each row, but the same ones each time.
-    let (step, first) = if all { (1, 1) } else { (17, 1 + (command.len() + fault.len()) % 17) };
-    let quoted = |text: &str| shell_words::quote(text).into_owned();
-    fs_err::write(
-        work.join("faults.env"),
-        format!(
-            "{WORDS}\nPREPARE={}\nCOMMAND={}\nFAULT={fault}\nSTEP={step}\nFIRST={first}\n",
-            quoted(prepare),
-            quoted(command)
-        ),
-    )?;
+    fs_err::write(work.join("faults.env"), variables)?;
     let dkms = std::env::var_os("DKMS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dkms").into());
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private"])
@@ -139,7 +150,7 @@ fn check(prepare: &str, command: &str, fault: &str, all: bool) -> Result<()> {
     let points: usize =
         said.lines().last().and_then(|line| line.strip_suffix(" points")?.parse().ok()).unwrap_or_default();
     let found = said.matches("LOST").count();
-    writeln!(std::io::stderr(), "{fault} in {command}: {points} points tried, {found} lost")?;
+    writeln!(std::io::stderr(), "{what}: {points} points tried, {found} lost")?;
     ensure!(found == 0 && points > 0, "{said}{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
