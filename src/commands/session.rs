@@ -18,9 +18,9 @@ use crate::install::distribution::Distribution;
 use crate::install::finish_interrupted;
 use crate::kernel::{KernelConfig, KernelRelease};
 use crate::module::{Arch, ModuleId, Target};
-use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::root::Root;
+use crate::sys::{files, lock};
 use crate::tree::Tree;
 use crate::tree::registered::{self, Loaded, Scope};
 
@@ -114,6 +114,10 @@ impl Session {
         let unwritable = || Failure::TreeNotWritable { tree: self.tree.dkms.display().to_string() };
         fs_err::create_dir_all(&self.tree.dkms).map_err(|_| unwritable())?;
         nix::unistd::access(&self.tree.dkms, nix::unistd::AccessFlags::W_OK).map_err(|_| unwritable())?;
+        // One that cannot be read is told of where it decides.
+        if let Some(limit) = self.policy().ok().and_then(|policy| policy.lock_timeout) {
+            lock::wait_at_most(limit);
+        }
         finish_interrupted(&self.tree, &self.report)
     }
 

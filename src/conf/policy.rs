@@ -77,6 +77,8 @@ pub struct Policy {
     pub generator: Generator,
     /// `[store] size`, in MiB: how much is kept of what was built; 0 for nothing.
     pub store_size: Option<u32>,
+    /// `[locks] timeout`, given in seconds: how long to wait for another dkms.
+    pub lock_timeout: Option<Duration>,
     /// `[module.NAME] critical`, by name.
     pub module_critical: BTreeMap<String, bool>,
     /// `[module.NAME] initramfs`, by name: whether the module has to be there. Not where that is to
@@ -140,6 +142,7 @@ struct File {
     build: Build,
     initramfs: Initramfs,
     store: Store,
+    locks: Locks,
     module: BTreeMap<String, Module>,
 }
 
@@ -170,6 +173,12 @@ struct Initramfs {
 #[serde(deny_unknown_fields, default)]
 struct Store {
     size: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Locks {
+    timeout: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -219,8 +228,9 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
         policy.preflight = file.boot.preflight.or(policy.preflight);
         policy.jobs = file.build.jobs.or(policy.jobs);
         policy.memory = file.build.memory.or(policy.memory);
-        policy.timeout =
-            file.build.timeout.map(|seconds| Duration::from_secs(seconds.get().into())).or(policy.timeout);
+        let seconds = |number: NonZeroU32| Duration::from_secs(number.get().into());
+        policy.timeout = file.build.timeout.map(seconds).or(policy.timeout);
+        policy.lock_timeout = file.locks.timeout.map(seconds).or(policy.lock_timeout);
         policy.generator = file.initramfs.generator.unwrap_or(policy.generator);
         policy.store_size = file.store.size.or(policy.store_size);
         for (name, module) in file.module {
@@ -276,7 +286,7 @@ mod tests {
     fn every_key_is_read() {
         let text = "[boot]\ncritical = [\"zfs\"]\ndetect = false\non_failure = \"abort\"\npreflight = \"off\"\n\
                     [build]\njobs = 3\nmemory = 700\ntimeout = 600\n\
-                    [initramfs]\ngenerator = \"update-initramfs\"\n[store]\nsize = 0\n\
+                    [initramfs]\ngenerator = \"update-initramfs\"\n[locks]\ntimeout = 9\n[store]\nsize = 0\n\
                     [module.nvidia]\ncritical = true\nstore = false\n";
         let policy = merge(&[file("/p", text)]).unwrap();
         assert_eq!((policy.on_failure, policy.detects()), (OnFailure::Abort, false));
@@ -284,6 +294,7 @@ mod tests {
         assert_eq!(policy.jobs.map(NonZeroU32::get), Some(3));
         assert_eq!(policy.memory, Some(700));
         assert_eq!(policy.timeout, Some(Duration::from_secs(600)));
+        assert_eq!(policy.lock_timeout, Some(Duration::from_secs(9)));
         assert_eq!(policy.generator, Generator::UpdateInitramfs);
         assert_eq!(policy.critical("zfs"), Some(true));
         assert_eq!(policy.critical("nvidia"), Some(true));

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use fs_err::{File, OpenOptions};
@@ -16,6 +16,14 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::sys::report::Report;
 use crate::sys::signals;
+
+/// How long this process waits for another one; nothing for as long as it takes.
+static PATIENCE: OnceLock<Duration> = OnceLock::new();
+
+/// Has all waiting for locks end with an error after this time.
+pub fn wait_at_most(limit: Duration) {
+    PATIENCE.get_or_init(|| limit);
+}
 
 /// How often one who waits looks whether the lock has become free.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -59,10 +67,11 @@ impl Lock {
     /// is another process.
     pub fn take(path: &Path, report: &Report) -> Result<Self> {
         let turn = Turn::wait(path);
-        Ok(Self { _turn: Some(turn), ..Self::take_from_others(path, report)? })
+        let patience = PATIENCE.get().copied();
+        Ok(Self { _turn: Some(turn), ..Self::take_from_others(path, patience, report)? })
     }
 
-    fn take_from_others(path: &Path, report: &Report) -> Result<Self> {
+    fn take_from_others(path: &Path, patience: Option<Duration>, report: &Report) -> Result<Self> {
         let mut file = open(path)?;
         match try_flock(file)? {
             Ok(lock) => Self::held(lock),
@@ -76,10 +85,19 @@ impl Lock {
                     holder.trim().to_owned()
                 };
                 report.err(format_args!("waiting for {who} to release {}", path.display()));
+                let begun = Instant::now();
                 // A blocking flock(2) would go on through the signal that asks us to stop.
                 loop {
                     if signals::caught().is_some() {
                         bail!("not waiting for the lock {}: a signal asked to stop", path.display());
+                    }
+                    if let Some(limit) = patience.filter(|limit| begun.elapsed() >= *limit) {
+                        bail!(
+                            "{who} has held {} for {} s, which is as long as the policy has us wait (timeout in \
+                             [locks]); see what it does, then try again",
+                            path.display(),
+                            limit.as_secs()
+                        );
                     }
                     std::thread::sleep(LOOK_AGAIN);
                     match try_flock(file)? {
@@ -173,5 +191,16 @@ mod tests {
             }
         });
         assert!(report.is_empty());
+    }
+
+    #[test]
+    fn patience_ends_with_a_word_on_who_holds_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let _held = Lock::try_take(&path).unwrap().unwrap();
+        let report = Report::new(false, false).block();
+        let error = Lock::take_from_others(&path, Some(Duration::ZERO), &report).unwrap_err().to_string();
+        let me = format!("process {} (", std::process::id());
+        assert!(error.contains(&me) && error.contains("[locks]"), "{error}");
     }
 }
