@@ -39,7 +39,7 @@ fn run(report: &Report, options: Options, action: Action) -> Result<u8> {
         None => Root::live(),
     };
     if changes_something(&action) {
-        signals::listen()?;
+        signals::listen(hook::works_for_package_manager(&action))?;
     }
     let recorder = Recorder::new(Call::of_this_process(), &action);
     let session = match (Session::open(root.clone(), options, hook::only_asks(&action), recorder), &action) {

@@ -111,6 +111,12 @@ pub fn only_asks(action: &Action) -> bool {
     }
 }
 
+/// Whether a package manager waits for this: what it has begun must not end half way.
+pub fn works_for_package_manager(action: &Action) -> bool {
+    let is_called_by_script = std::env::var_os("DPKG_MAINTSCRIPT_PACKAGE").is_some();
+    matches!(action, Action::Hook { .. }) || is_called_by_script
+}
+
 /// The exit code of a hook that could not even begin (a configuration that cannot be read), after
 /// the error has been said; nothing if it fails as any command does. What removes a kernel
 /// must not be in the way, nor what only tries; a kernel that nobody looked at gets no boot entry.

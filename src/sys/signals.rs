@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -15,9 +15,17 @@ use signal_hook::iterator::Signals;
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// Starts listening, on a thread of its own, for the rest of the process.
-pub fn listen() -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listening for signals")?;
+/// Starts listening, on a thread of its own, for the rest of the process; the first one of it. Whoever
+/// works for a package manager is to outlive the terminal, whose end SIGHUP tells of.
+pub fn listen(outlives_terminal: bool) -> Result<()> {
+    let mut wanted = vec![SIGINT, SIGTERM];
+    if outlives_terminal {
+        // Threads that are started later have it blocked, too.
+        SigSet::from(Signal::SIGHUP).thread_block().context("blocking SIGHUP")?;
+    } else {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).context("listening for signals")?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             CAUGHT.store(signal, Ordering::SeqCst);
