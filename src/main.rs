@@ -12,6 +12,7 @@ use dkms_hooks::sys::report::Report;
 use dkms_hooks::sys::root::Root;
 use dkms_hooks::sys::signals;
 use dkms_hooks::{commands, hook};
+use nix::sys::stat::{Mode, umask};
 
 fn main() -> ExitCode {
     let parsed = cli::parse(std::env::args_os().skip(1), &|name| std::env::var(name).ok());
@@ -38,6 +39,8 @@ fn run(report: &Report, options: Options, action: Action) -> Result<u8> {
         Some(image) => Root::enter(image)?,
         None => Root::live(),
     };
+    // Modules are for everybody to read, whatever the caller keeps to itself. Scripts have it, too.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     if changes_something(&action) {
         signals::listen(hook::works_for_package_manager(&action))?;
     }
