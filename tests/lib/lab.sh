@@ -430,9 +430,12 @@ lab_install() {
     [ -z "${DKMS_BINARY:-}" ] || install -m 755 "$DKMS_BINARY" "$root/usr/sbin/dkms"
 }
 
-lab_deb() {
-    lab_build || return
-    printf '%s/%s\n' "$LAB_REPO" "$(make -s -C "$LAB_REPO" -o build/dkms deb)"
+lab_deb() { _lab_made deb; }
+
+# _lab_made TARGET: the path of what make TARGET makes with what every machine has.
+_lab_made() {
+    local made
+    lab_build && made=$(make -s -C "$LAB_REPO" -o build/dkms "$1") && printf '%s/%s\n' "$LAB_REPO" "$made"
 }
 
 # _lab_make TARGET PROGRAM PACKAGE…: the path of what make TARGET makes, with these packages where
@@ -455,10 +458,7 @@ lab_rpm() { _lab_make rpm rpmbuild rpm cpio; }
 
 lab_pkg() { _lab_make pkg makepkg makepkg pacman-package-manager fakeroot libarchive-tools zstd; }
 
-lab_bundle() {
-    lab_build || return
-    printf '%s/%s\n' "$LAB_REPO" "$(make -s -C "$LAB_REPO" -o build/dkms clear)"
-}
+lab_bundle() { _lab_made clear; }
 
 lab_source() {
     local name=$2 version=$3 kind=${4:-good} src=$1/root/usr/src/$2-$3
