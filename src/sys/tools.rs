@@ -5,16 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 #[allow(clippy::disallowed_types)]
 use std::process::Command;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use fs_err::File;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::sys::{files, report, signals};
 
@@ -391,13 +395,14 @@ impl Run {
         if signals::caught().is_some() {
             group.end(); // the signal came before there was a group to pass it on to
         }
-        let done = (Mutex::new(false), Condvar::new());
+        let (done, ended) = ((Mutex::new(false), Condvar::new()), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let (group, done) = (&group, &done);
+            let (group, done, ended) = (&group, &done, &ended);
             let watchdog = limit.map(|limit| scope.spawn(move || end_after(limit, group, done)));
-            let errors = readers.1.map(|pipe| scope.spawn(move || drain(pipe)));
-            let output = readers.0.map(drain).transpose();
+            let read = |pipe| scope.spawn(move || drain(pipe, ended));
+            let (output, errors) = (readers.0.map(read), readers.1.map(read));
             let status = child.wait();
+            ended.store(true, Ordering::Release);
             *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
             done.1.notify_all();
             let joined = |handle: std::thread::ScopedJoinHandle<'_, std::io::Result<Vec<u8>>>| {
@@ -407,7 +412,7 @@ impl Run {
             Ok(Ended {
                 status: status.with_context(|| format!("waiting for {name}"))?,
                 timed_out: watchdog.is_some_and(|handle| handle.join().unwrap_or(false)),
-                output: output.with_context(reading)?.unwrap_or_default(),
+                output: output.map(joined).transpose().with_context(reading)?.unwrap_or_default(),
                 errors: errors.map(joined).transpose().with_context(reading)?.unwrap_or_default(),
             })
         })
@@ -443,14 +448,41 @@ fn end_after(limit: Duration, group: &signals::Group, done: &(Mutex<bool>, Condv
     true
 }
 
-fn drain(mut pipe: std::io::PipeReader) -> std::io::Result<Vec<u8>> {
+/// Reads what a program says. What it leaves behind may hold the pipe for ever: once it has ended, only
+/// what is there already is waited for.
+fn drain(mut pipe: std::io::PipeReader, ended: &AtomicBool) -> std::io::Result<Vec<u8>> {
+    const LOOK_AGAIN: u16 = 100; // milliseconds
+    /// No pipe holds more (pipe(7)); what is said later is said by others.
+    const LAST_WORDS: usize = 1 << 20;
     let mut bytes = Vec::new();
-    pipe.read_to_end(&mut bytes).map(|_| bytes)
+    let mut chunk = vec![0; 64 << 10];
+    let mut said_at_end = None;
+    loop {
+        // Looked at first: what was said before the end is in the pipe by then.
+        let was_over = ended.load(Ordering::Acquire);
+        if was_over && bytes.len() - *said_at_end.get_or_insert(bytes.len()) > LAST_WORDS {
+            return Ok(bytes);
+        }
+        let wait = if was_over { 0 } else { LOOK_AGAIN };
+        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], wait) {
+            Ok(0) if was_over => return Ok(bytes),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(_) => match pipe.read(&mut chunk) {
+                Ok(0) => return Ok(bytes),
+                Ok(length) => bytes.extend(&chunk[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            },
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
 
     fn bash(script: &str) -> Run {
         Run::new(Tool::Bash).unwrap().arg("-c").arg(script)
@@ -462,6 +494,16 @@ mod tests {
         assert_eq!((ended.output.as_slice(), ended.errors.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
         let ended = bash("echo a; echo b >&2; echo c").end(Output::Merged).unwrap();
         assert_eq!(ended.output, b"a\nb\nc\n");
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_is_not_waited_for() {
+        let begun = std::time::Instant::now();
+        let ended = bash("sleep 30 & echo $!; echo err >&2").end(Output::Apart).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        assert_eq!(ended.errors, b"err\n");
+        let left: i32 = String::from_utf8(ended.output).unwrap().trim().parse().unwrap();
+        kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();
     }
 
     #[test]
