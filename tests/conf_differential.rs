@@ -6,6 +6,7 @@
 mod common;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use dkms_hooks::conf::plain::{Plain, evaluate};
 use dkms_hooks::conf::{ConfFile, Variables};
@@ -273,14 +274,16 @@ impl Dice {
             ["A", "B", "C", "kernelver", "empty", "blank", "nope", "list[1]", "list[4]", "A[2]"];
         let name = self.pick(&ATOMS);
         let word = self.pick(&["", "x", "a-b", "$kernelver", "6.1"]);
-        let pattern = self.pick(&["*", "-*", "*.", "6", "?", "*6*", "a ", "o?e"]);
-        match self.roll(12) {
+        let pattern =
+            self.pick(&["*", "-*", "*.", "6", "?", "*6*", "a ", "o?e", "*?", "?*-", "*1*0*", "**o", ""]);
+        match self.roll(13) {
             0 | 1 if !name.contains('[') => format!("${name}"),
             2..=4 => format!("${{{name}}}"),
             5 => format!("${{{name}:-{word}}}"),
             6 => format!("${{{name}+{word}}}"),
-            7 => format!("${{{name}#{pattern}}}"),
-            8 => format!("${{{name}%%{pattern}}}"),
+            7 => format!("${{{name}{}{pattern}}}", self.pick(&["#", "##"])),
+            8 => format!("${{{name}{}{pattern}}}", self.pick(&["%", "%%"])),
+            11 => format!("${{{name}{}{pattern}/{}}}", self.pick(&["/", "//"]), self.pick(&["", "_", "66"])),
             9 => format!("${{{name}//6/{}}}", self.pick(&["", "_", "66"])),
             10 => format!("${{#{name}}}"),
             _ => format!("${{{name}-{word}}}"),
@@ -331,10 +334,10 @@ impl Dice {
 #[test]
 fn generated_confs_are_evaluated_as_bash_does() {
     let room = Room::new();
-    let mut dice = Dice(0x5eed_1234_abcd_0001);
-    let mut files = Vec::new();
-    let mut plain = 0;
-    for batch in 0..6 {
+    let (mut dice, more) = longer(0x5eed_1234_abcd_0001);
+    let (mut batch, mut plain) = (0, 0);
+    while batch < 6 || more() {
+        batch += 1;
         // Each case saves its variables under its own numbers and starts from the last one's.
         let mut text = "i=3\n".to_owned();
         for _ in 0..50 {
@@ -352,7 +355,7 @@ fn generated_confs_are_evaluated_as_bash_does() {
                 }
             }
         }
-        let file = room.file(&format!("{batch}.conf"), &text);
+        let file = room.file("generated.conf", &text);
         let ours = only_known(&evaluated(&text).expect("the sum of plain cases is plain"));
         let theirs = bash(&scope(), std::slice::from_ref(&file)).expect("a plain conf is valid");
         for name in NAMES {
@@ -360,9 +363,50 @@ fn generated_confs_are_evaluated_as_bash_does() {
             let theirs: Vec<_> = theirs.elements(name).collect();
             assert_eq!(ours, theirs, "{name} in\n{text}");
         }
-        files.push(file);
     }
-    assert!(plain >= 150, "only {plain} of 300 generated confs are plain");
+    assert!(plain >= batch * 25, "only {plain} of {} generated confs are plain", batch * 50);
+}
+
+/// FUZZ_SECONDS has more of it, other each time.
+fn longer(seed: u64) -> (Dice, impl Fn() -> bool) {
+    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let dice = Dice(if until.is_some() { fastrand::u64(1..) } else { seed });
+    (dice, move || until.is_some_and(|until| Instant::now() < until))
+}
+
+/// The samples with damage: words of them cut, moved, doubled.
+#[test]
+fn damaged_confs_are_never_evaluated_wrongly() {
+    let room = Room::new();
+    let (mut dice, more) = longer(0xdead_beef_0000_0003);
+    // What is in them is run if it is taken for something else than it is.
+    let samples: Vec<&str> =
+        PLAIN.iter().map(|(_, text)| *text).filter(|text| !text.contains(['`', ';', '<', '>'])).collect();
+    let (mut evaluations, mut tried) = (0, 0);
+    while evaluations < 150 || more() {
+        tried += 1;
+        let mut text = dice.pick(&samples).to_owned() + dice.pick(&samples);
+        for _ in 0..1 + dice.roll(3) {
+            let mut place =
+                || (0..=dice.roll(text.len() + 1)).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+            let (from, to, at) = (place(), place(), place());
+            let part = text[from.min(to)..from.max(to)].to_owned();
+            match dice.roll(3) {
+                0 => text.replace_range(from.min(to)..from.max(to), ""),
+                1 => text.insert_str(at, &part),
+                _ => text.insert_str(
+                    at,
+                    dice.pick(&["$", "${", "}", "\"", "'", "\\", "(", ")", "[", "]", " ", "\n"]),
+                ),
+            }
+        }
+        let Some(ours) = evaluated(&text) else { continue };
+        evaluations += 1;
+        let theirs = bash(&scope(), &[room.file("damaged.conf", &text)]);
+        assert_eq!(theirs.as_ref(), Ok(&only_known(&ours)), "{text}");
+    }
+    assert!(tried < 20 * evaluations, "only {evaluations} of {tried} damaged confs are plain");
 }
 
 #[test]

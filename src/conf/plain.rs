@@ -32,7 +32,7 @@ pub enum Plain {
 /// Evaluates the files in order, each seeing what came before it. `scope` holds the variables
 /// that are set before the first one.
 pub fn evaluate(scope: &Variables, files: &[ConfFile]) -> Plain {
-    let mut evaluator = Evaluator { vars: scope.clone(), read: Vec::new() };
+    let mut evaluator = Evaluator { vars: scope.clone(), read: Vec::new(), left: MOST_WORK, depth: 0 };
     for file in files {
         if let Err(Stop { at, what }) = evaluator.file(&mut Cursor::new(&file.text)) {
             let line = 1 + file.text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
@@ -42,11 +42,22 @@ pub fn evaluate(scope: &Variables, files: &[ConfFile]) -> Plain {
     Plain::Evaluated(evaluator.vars)
 }
 
+/// How much expansions may come to in one evaluation: bytes of texts and lists, steps of patterns. No
+/// conf that anybody means takes a thousandth of it; some lines that double a value take all memory.
+const MOST_WORK: usize = 8 << 20;
+
+/// Expansions within expansions, each of which takes some of the stack.
+const MOST_DEPTH: usize = 50;
+
 /// The state of one evaluation.
 struct Evaluator {
     vars: Variables,
     /// The variables that the current assignment has looked at.
     read: Vec<String>,
+    /// What remains of [`MOST_WORK`].
+    left: usize,
+    /// How many expansions the current one is within.
+    depth: usize,
 }
 
 /// One element of a compound assignment: `[index]=text`, `[index]+=text` or plain text.
@@ -239,6 +250,17 @@ impl Evaluator {
         }
     }
 
+    /// Accounts for work, before it is done where that can be.
+    fn spend(&mut self, work: usize, at: usize) -> Result<(), Stop> {
+        match self.left.checked_sub(work) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => stop(at, "an expansion to more than any conf needs"),
+        }
+    }
+
     /// What a variable holds in element 0.
     fn value(&mut self, name: &str, at: usize) -> Result<Option<&str>, Stop> {
         self.look_at(name, at)?;
@@ -252,5 +274,42 @@ impl Evaluator {
         }
         self.read.push(name.to_owned());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn evaluated(text: &str) -> Plain {
+        evaluate(&Variables::new(), &[ConfFile { path: "x".into(), text: text.to_owned() }])
+    }
+
+    #[rstest]
+    #[case::doubled_text("A=x\n", "A=$A$A\n", 40, "more than any conf needs")]
+    #[case::doubled_list("A=(x)\n", "A=(\"${A[@]}\" \"${A[@]}\")\n", 40, "more than any conf needs")]
+    #[case::text_by_replacement("A=aaaaaaaa\n", "A=${A//a/aaaaaaaa}\n", 12, "more than any conf needs")]
+    #[case::nested("A=", "${B:-", 4000, "expansions within expansions")]
+    #[case::nested_in_indexes("A=", "${B[", 4000, "expansions within expansions")]
+    fn what_takes_more_than_there_is_is_left_to_bash(
+        #[case] start: &str,
+        #[case] line: &str,
+        #[case] times: usize,
+        #[case] why: &str,
+    ) {
+        let Plain::NeedsShell { what, .. } = evaluated(&(start.to_owned() + &line.repeat(times))) else {
+            panic!("it was evaluated")
+        };
+        assert!(what.contains(why), "{what}");
+    }
+
+    #[test]
+    fn what_real_confs_do_is_far_from_the_limits() {
+        let text = "A=6.1.0-56-amd64\n".to_owned() + &"B=${A//-/_} C=${A//-/_}${A%%-*}\n".repeat(1000);
+        assert!(matches!(evaluated(&text), Plain::Evaluated(_)));
+        let deep = "A=".to_owned() + &"${B:-".repeat(40) + "x" + &"}".repeat(40);
+        let Plain::Evaluated(vars) = evaluated(&deep) else { panic!("it needs a shell") };
+        assert_eq!(vars.scalar("A"), Some("x"));
     }
 }

@@ -2,15 +2,28 @@
 //! What follows a `$`: bash(1), "Parameter Expansion" and "ANSI-C Quoting", as far as it can
 //! be done exactly.
 
-use super::Evaluator;
 use super::cursor::{Cursor, Stop, is_name_start, stop};
 use super::pattern::Pattern;
+use super::{Evaluator, MOST_DEPTH};
 
 /// What an expansion gives.
 pub(super) enum Expansion {
     Text(String),
     /// `${NAME[@]}`: one word each if quoted in a list, joined by blanks in a value.
     List(Vec<String>),
+}
+
+/// What a word takes beside its text, in bytes: the word, its place and its index.
+pub(super) const WORD: usize = 64;
+
+impl Expansion {
+    /// How much it comes to, in bytes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::List(words) => words.iter().map(|word| word.len() + WORD).sum(),
+        }
+    }
 }
 
 /// Which part of a variable is meant.
@@ -34,6 +47,18 @@ impl Evaluator {
 
     /// Expands from the `$` on, inside double quotes or outside.
     pub(super) fn dollar(&mut self, quoted: bool, input: &mut Cursor) -> Result<Expansion, Stop> {
+        let at = input.at();
+        if self.depth == MOST_DEPTH {
+            return stop(at, "too many expansions within expansions");
+        }
+        self.depth += 1;
+        let expansion = self.expansion(quoted, input)?;
+        self.depth -= 1;
+        self.spend(expansion.size(), at)?;
+        Ok(expansion)
+    }
+
+    fn expansion(&mut self, quoted: bool, input: &mut Cursor) -> Result<Expansion, Stop> {
         let at = input.at();
         input.skip();
         let text = match input.peek() {
@@ -123,6 +148,7 @@ impl Evaluator {
             if input.take(operator) {
                 let pattern = Pattern::read(at, input)?;
                 close(at, input)?;
+                self.spend(pattern.work_on(&value), at)?;
                 return Ok(pattern.remove(&value, prefix, longest).to_owned());
             }
         }
@@ -131,6 +157,9 @@ impl Evaluator {
             let pattern = Pattern::read_to_slash(at, input)?;
             let other = if input.take("/") { replacement(at, input)? } else { String::new() };
             close(at, input)?;
+            // From every place to the end, and what is put there instead.
+            let each = pattern.work_on(&value).saturating_add(other.len());
+            self.spend(each.saturating_mul(value.len()), at)?;
             return Ok(pattern.replace(&value, &other, everywhere));
         }
         stop(at, "an expansion")

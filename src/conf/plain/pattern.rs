@@ -52,25 +52,23 @@ impl Pattern {
         Ok(Self(pieces))
     }
 
+    /// How many steps it takes to match it against a text.
+    pub fn work_on(&self, value: &str) -> usize {
+        self.0.len().saturating_add(1).saturating_mul(value.len())
+    }
+
     /// Removes the shortest or longest match at the beginning or the end.
     pub fn remove<'a>(&self, value: &'a str, prefix: bool, longest: bool) -> &'a str {
         let bytes = value.as_bytes();
-        let cut = |length: usize| match prefix {
-            true => value.split_at(length),
+        let length = match prefix {
+            true => match_length(&self.0, bytes.iter().copied(), longest),
             false => {
-                let (kept, removed) = value.split_at(bytes.len() - length);
-                (removed, kept)
+                let backwards: Vec<Piece> = self.0.iter().rev().copied().collect();
+                match_length(&backwards, bytes.iter().rev().copied(), longest)
             }
         };
-        let mut lengths: Vec<usize> = (0..=bytes.len()).collect();
-        if longest {
-            lengths.reverse();
-        }
-        lengths
-            .into_iter()
-            .map(cut)
-            .find(|(removed, _)| matches(&self.0, removed.as_bytes()))
-            .map_or(value, |(_, kept)| kept)
+        let length = length.unwrap_or(0);
+        if prefix { &value[length..] } else { &value[..bytes.len() - length] }
     }
 
     /// Replaces the first match or all of them, each as long as possible.
@@ -78,11 +76,10 @@ impl Pattern {
         let mut out = String::new();
         let mut at = 0;
         while at < value.len() {
-            let end = (at..=value.len()).rev().find(|end| matches(&self.0, &value.as_bytes()[at..*end]));
-            match end {
-                Some(end) => {
+            match match_length(&self.0, value.as_bytes()[at..].iter().copied(), true) {
+                Some(length) => {
                     out.push_str(replacement);
-                    at = end;
+                    at += length;
                     if !everywhere {
                         break;
                     }
@@ -97,27 +94,76 @@ impl Pattern {
     }
 }
 
-/// Whether the pattern matches all of the text; linear in the product of their lengths.
-fn matches(pattern: &[Piece], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    // Where to take up again, with one more byte in the last `*`.
-    let mut retry = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(Piece::Many) => {
-                retry = Some((p, t));
-                p += 1;
-            }
-            Some(Piece::One) => (p, t) = (p + 1, t + 1),
-            Some(Piece::Byte(byte)) if *byte == text[t] => (p, t) = (p + 1, t + 1),
-            _ => match retry {
-                Some((star, from)) => {
-                    retry = Some((star, from + 1));
-                    (p, t) = (star + 1, from + 1);
-                }
-                None => return false,
-            },
+/// How much of the beginning of a text the pattern matches, at most or at least; nothing if it matches
+/// none. Linear in the product of their lengths.
+fn match_length(pattern: &[Piece], text: impl Iterator<Item = u8>, longest: bool) -> Option<usize> {
+    // Whether what was read so far matches so many pieces.
+    let mut matched = vec![false; pattern.len() + 1];
+    matched[0] = true;
+    // `*` matches nothing, too.
+    let pass_many = |matched: &mut [bool]| {
+        for (piece, kind) in pattern.iter().enumerate() {
+            matched[piece + 1] |= *kind == Piece::Many && matched[piece];
         }
+    };
+    pass_many(&mut matched);
+    let mut found = None;
+    for (length, byte) in (0..).zip(text.map(Some).chain([None])) {
+        if matched[pattern.len()] {
+            found = Some(length);
+            if !longest {
+                break;
+            }
+        }
+        let Some(byte) = byte else { break };
+        for (piece, kind) in pattern.iter().enumerate().rev() {
+            let fits = match kind {
+                Piece::Many | Piece::One => true,
+                Piece::Byte(wanted) => *wanted == byte,
+            };
+            let stays = *kind == Piece::Many && matched[piece + 1];
+            matched[piece + 1] = stays || fits && matched[piece];
+        }
+        matched[0] = false;
+        pass_many(&mut matched);
     }
-    pattern[p..].iter().all(|piece| *piece == Piece::Many)
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::shortest_prefix("*b", true, false, "cbab")]
+    #[case::longest_prefix("*b", true, true, "")]
+    #[case::shortest_suffix("b*", false, false, "abcba")]
+    #[case::longest_suffix("b*", false, true, "a")]
+    #[case::none("x*", true, true, "abcbab")]
+    #[case::nothing("", true, true, "abcbab")]
+    #[case::all("*", false, true, "")]
+    #[case::all_but("*", true, false, "abcbab")]
+    #[case::any("a?c", true, false, "bab")]
+    fn matches_are_removed(
+        #[case] pattern: &str,
+        #[case] prefix: bool,
+        #[case] longest: bool,
+        #[case] want: &str,
+    ) {
+        let text = pattern.to_owned() + "}";
+        let pattern = Pattern::read(0, &mut Cursor::new(&text)).unwrap();
+        assert_eq!(pattern.remove("abcbab", prefix, longest), want);
+    }
+
+    #[rstest]
+    #[case::each("b", true, "a.c.a.")]
+    #[case::first("b", false, "a.cbab")]
+    #[case::longest("b*", true, "a.")]
+    #[case::any("?c", true, "a.bab")]
+    fn matches_are_replaced(#[case] pattern: &str, #[case] everywhere: bool, #[case] want: &str) {
+        let text = pattern.to_owned() + "}";
+        let pattern = Pattern::read_to_slash(0, &mut Cursor::new(&text)).unwrap();
+        assert_eq!(pattern.replace("abcbab", ".", everywhere), want);
+    }
 }

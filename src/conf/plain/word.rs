@@ -3,7 +3,7 @@
 
 use super::Evaluator;
 use super::cursor::{Cursor, Stop, stop};
-use super::expand::Expansion;
+use super::expand::{Expansion, WORD};
 
 /// Where a word stands, which decides what bash does to it after expansion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,8 @@ impl Evaluator {
             let whole = !name.is_empty() && input.take("[@]}\"");
             if whole && matches!(input.peek(), None | Some(' ' | '\t' | '\n' | ')')) {
                 self.look_at(name, start)?;
+                let size = self.vars.elements(name).map(|(_, value)| value.len() + WORD).sum();
+                self.spend(size, start)?;
                 return Ok(Some(self.vars.elements(name).map(|(_, value)| value.to_owned()).collect()));
             }
             input.back_to(start);
