@@ -2,7 +2,9 @@
 //! Runs a grub.cfg as far as that can be done before the machine boots: branches whose condition
 //! is unknown are both taken, and what differs after them is unknown.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::env::GrubEnv;
 use super::expand::{BESIDE, Truth, Value, Variables, test};
@@ -25,8 +27,13 @@ impl Script {
             section: None,
             boot: None,
             returned: false,
+            nested: 0,
+            left: Rc::new(Cell::new(MOST_WORK)),
         };
         state.text(cfg, &mut env, 0);
+        if state.left.get() == 0 {
+            state.lose("it does more than any menu takes".to_owned());
+        }
         Self { menu: state.menu, variables: state.variables }
     }
 
@@ -40,16 +47,23 @@ impl Script {
 const DECIDING: [&str; 4] = ["default", "saved_entry", "next_entry", "boot_once"];
 /// Calls within calls, files within files.
 const MAX_DEPTH: usize = 20;
+/// Lists of statements within each other, through all calls and files.
+const MAX_NESTED: usize = 300;
+/// How much a script may do: statements, and what they copy of texts and variables. A menu of a hundred
+/// kernels takes a tenth of it; functions that call each other twice would take for ever.
+const MOST_WORK: usize = 1 << 19;
 
-#[derive(Clone)]
 struct State {
     variables: Variables,
-    functions: BTreeMap<String, Vec<Statement>>,
+    functions: BTreeMap<String, Rc<[Statement]>>,
     menu: Menu,
     section: Option<String>,
     /// What is being loaded, within an entry.
     boot: Option<Boot>,
     returned: bool,
+    nested: usize,
+    /// What remains of [`MOST_WORK`] for all states of a run together.
+    left: Rc<Cell<usize>>,
 }
 
 impl State {
@@ -69,10 +83,39 @@ impl State {
         }
     }
 
+    /// Accounts for work; false once there has been too much, and nothing is done any more.
+    fn spend(&self, work: usize) -> bool {
+        self.left.set(self.left.get().saturating_sub(work));
+        self.left.get() > 0
+    }
+
+    /// What may go on instead of this, with a menu of its own: what is new in it.
+    fn fork(&self) -> Self {
+        self.spend(self.functions.len() + self.variables.size());
+        Self {
+            variables: self.variables.clone(),
+            functions: self.functions.clone(),
+            menu: Menu::default(),
+            section: self.section.clone(),
+            boot: self.boot.clone(),
+            returned: self.returned,
+            nested: self.nested,
+            left: Rc::clone(&self.left),
+        }
+    }
+
     fn list(&mut self, statements: &[Statement], env: &mut GrubEnv, depth: usize) -> Truth {
+        if self.nested == MAX_NESTED {
+            self.left.set(0);
+        }
+        self.nested += 1;
         let mut truth = Truth::Yes;
         for statement in statements {
             if self.returned {
+                break;
+            }
+            if !self.spend(1) {
+                truth = Truth::Unknown("it comes after more than could be followed".to_owned());
                 break;
             }
             truth = self.statement(statement, env, depth);
@@ -82,6 +125,7 @@ impl State {
                 Truth::Unknown(why) => self.variables.forget(&["?"], why),
             }
         }
+        self.nested -= 1;
         truth
     }
 
@@ -92,13 +136,12 @@ impl State {
                 Truth::Yes
             }
             Statement::Function { name, body } => {
-                self.functions.insert(name.clone(), body.clone());
+                self.functions.insert(name.clone(), Rc::clone(body));
                 Truth::Yes
             }
             Statement::If { arms, otherwise } => self.branch(arms, otherwise, env, depth),
             Statement::For { name, values, body } => {
-                let values: Vec<Value> =
-                    values.iter().flat_map(|word| self.variables.arguments(word)).collect();
+                let values = self.arguments(values);
                 let mut truth = Truth::Yes;
                 for value in values {
                     self.variables.set(name, value);
@@ -109,9 +152,9 @@ impl State {
             Statement::Loop { body } => {
                 // As an `if` of which nobody knows how often it holds.
                 let why = "a loop runs an unknown number of times";
-                let mut once = self.clone();
+                let mut once = self.fork();
                 once.list(body, env, depth);
-                self.merge(once, why);
+                self.join(once, self.menu.entries.len(), why);
                 Truth::Unknown(why.to_owned())
             }
             Statement::Command { words, block } => self.command(words, block.as_deref(), env, depth),
@@ -132,28 +175,30 @@ impl State {
             Truth::Yes => self.list(body, env, depth),
             Truth::No => self.branch(rest, otherwise, env, depth),
             Truth::Unknown(why) => {
-                let mut taken = self.clone();
+                let mut taken = self.fork();
                 let yes = taken.list(body, env, depth);
                 let entries = self.menu.entries.len();
                 let no = self.branch(rest, otherwise, env, depth);
                 for entry in &mut self.menu.entries[entries..] {
                     entry.doubt.get_or_insert_with(|| why.clone());
                 }
-                taken.menu.entries.drain(..entries).for_each(drop);
                 self.join(taken, entries, &why);
                 if yes == no { yes } else { Truth::Unknown(why) }
             }
         }
     }
 
-    /// Merges a run that was begun from this state and may have happened instead.
-    fn merge(&mut self, mut other: Self, why: &str) {
-        let entries = self.menu.entries.len();
-        other.menu.entries.drain(..entries).for_each(drop);
-        self.join(other, entries, why);
+    /// The words of a command, as many as can be accounted for.
+    fn arguments(&self, words: &[Word]) -> Vec<Value> {
+        let known = |value: &Value| match value {
+            Value::Known(text) => self.spend(1 + text.len() / 16),
+            Value::Unknown { .. } => self.spend(1),
+        };
+        words.iter().flat_map(|word| self.variables.arguments(word)).take_while(known).collect()
     }
 
-    /// `other` holds only its own new entries; they go in at `at`, in doubt.
+    /// Merges a run that was forked off here, and may have happened instead; its entries go in at
+    /// `at`, in doubt.
     fn join(&mut self, other: Self, at: usize, why: &str) {
         let doubted = other.menu.entries.into_iter().map(|mut entry| {
             entry.doubt.get_or_insert_with(|| why.to_owned());
@@ -198,10 +243,16 @@ impl State {
             && let Some((name, value)) = assignment(word)
         {
             let value = self.variables.join(&value);
+            self.spend(value.size());
             self.variables.set(&name, value);
             return Truth::Yes;
         }
-        let values: Vec<Value> = words.iter().flat_map(|word| self.variables.arguments(word)).collect();
+        let not = words.iter().take_while(|word| is_not(word)).count();
+        if not > 0 {
+            let truth = self.command(&words[not..], block, env, depth);
+            return if not % 2 == 0 { truth } else { truth.not() };
+        }
+        let values = self.arguments(words);
         let Some((Value::Known(name), values)) = values.split_first() else {
             return Truth::Unknown("a command's name is known only at boot".into());
         };
@@ -213,7 +264,12 @@ impl State {
             return self.call(name, &body, values, env, depth);
         }
         // The words as text; a value that is unknown shows as it is written.
-        let shown: Vec<String> = words.iter().map(|word| self.variables.display(word)).collect();
+        let fits = |text: &String| self.spend(1 + text.len() / 16);
+        let shown: Vec<String> =
+            words.iter().map(|word| self.variables.display(word)).take_while(fits).collect();
+        if self.left.get() == 0 {
+            return Truth::Unknown("it takes more than could be followed".to_owned());
+        }
         let arguments = shown.get(1..).unwrap_or_default();
         match name.as_str() {
             "[" => test(values.strip_suffix(&[Value::Known("]".into())]).unwrap_or(values), env),
@@ -224,6 +280,7 @@ impl State {
                 for word in &words[1..] {
                     if let Some((name, value)) = assignment(word) {
                         let value = self.variables.join(&value);
+                        self.spend(value.size());
                         self.variables.set(&name, value);
                         if let (Some(boot), "root") = (&mut self.boot, name.as_str()) {
                             boot.device.push(shown.clone());
@@ -255,7 +312,6 @@ impl State {
                     Value::Unknown { why, .. } => Truth::Unknown(why),
                 }
             }
-            "!" => self.command(&words[1..], block, env, depth).not(),
             _ if self.boot.is_some() => self.load(name, &shown, env),
             "configfile" | "normal" | "legacy_configfile" | "syslinux_configfile" => {
                 self.lose(format!("{} takes over", arguments.first().map_or("another file", String::as_str)));
@@ -292,6 +348,8 @@ impl State {
             self.lose(format!("{name} calls itself"));
             return Truth::Unknown(format!("{name} calls itself"));
         }
+        // The parameters are put away and come back.
+        self.spend(50);
         let before: Vec<Value> = (1..=9).map(|n: usize| self.variables.get(&n.to_string())).collect();
         for n in 1..=9_usize {
             let value = values.get(n - 1).cloned().unwrap_or(Value::Known(String::new()));
@@ -365,9 +423,8 @@ impl State {
                 }
             }
         }
-        let mut inside = self.clone();
+        let mut inside = self.fork();
         let content = if submenu {
-            inside.menu = Menu::default();
             if depth < MAX_DEPTH {
                 inside.list(block, env, depth + 1);
             }
@@ -447,6 +504,11 @@ impl State {
     }
 }
 
+/// Whether a word turns the answer of the command behind it.
+fn is_not(word: &Word) -> bool {
+    matches!(word.as_slice(), [Part::Text { text, .. }] if text == "!")
+}
+
 /// `name=value`: the name, and the parts of the value.
 fn assignment(word: &Word) -> Option<(String, Word)> {
     let (Part::Text { text, .. }, rest) = word.split_first()? else { return None };
@@ -457,4 +519,71 @@ fn assignment(word: &Word) -> Option<(String, Word)> {
     let mut value = vec![Part::Text { text: start.to_owned(), quoted: true }];
     value.extend(rest.iter().cloned());
     Some((name.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn calls() -> String {
+        let function = |n: usize| format!("function f{n} {{ {} }}\n", format!("f{} ; ", n + 1).repeat(10));
+        (0..18).map(function).collect::<String>() + "f0\n"
+    }
+
+    fn blocks() -> String {
+        let (open, close) = ("if true; then ".repeat(90), "; fi".repeat(90));
+        let function = |n: usize| format!("function f{n} {{ {open}f{}{close} ; }}\n", n + 1);
+        (0..19).map(function).collect::<String>() + "f0\n"
+    }
+
+    #[rstest]
+    #[case::calls_that_multiply(calls(), "more than any menu takes")]
+    #[case::loops_that_multiply(format!("{}true; {}", "for a in 1 2 3 4 5 6 7 8; do ".repeat(12), "done; ".repeat(12)), "more than any menu takes")]
+    #[case::blocks_through_calls(blocks(), "more than any menu takes")]
+    #[case::values_of_commands(format!("set a={}\nmenuentry x {{ linux {} }}\n", "x".repeat(15_000), "$a ".repeat(9_000)), "more than any menu takes")]
+    #[case::cases(format!("if [ $root = a ]; then true\n{}fi\n", "elif [ $root = b ]; then true\n".repeat(300)), "too many cases")]
+    fn a_script_that_does_too_much_is_given_up(#[case] cfg: String, #[case] why: &str) {
+        let lost = Script::run(&cfg, &GrubEnv::default()).menu.lost;
+        assert!(lost.as_ref().is_some_and(|lost| lost.contains(why)), "{lost:?}");
+    }
+
+    #[rstest]
+    #[case::known("set a=xx\n")]
+    #[case::unknown("set a=$root\n")]
+    fn a_value_that_doubles_is_given_up(#[case] first: &str) {
+        let script = Script::run(&(first.to_owned() + &"set a=$a$a\n".repeat(40)), &GrubEnv::default());
+        let Value::Unknown { shown, .. } = script.variable("a") else { panic!("it is known") };
+        assert!(shown.len() <= 16 << 10);
+        assert_eq!(script.menu.lost, None);
+    }
+
+    #[rstest]
+    #[case::even(6000, "yes")]
+    #[case::odd(6001, "no")]
+    fn negations_take_no_stack(#[case] times: usize, #[case] want: &str) {
+        let cfg = format!("if {}true; then set a=yes; else set a=no; fi\n", "! ".repeat(times));
+        assert_eq!(Script::run(&cfg, &GrubEnv::default()).variable("a"), Value::Known(want.to_owned()));
+    }
+
+    /// A machine with all the kernels that anybody keeps, each with its entry for repairs.
+    #[test]
+    fn a_large_menu_is_far_from_the_limit() {
+        let function =
+            "function savedefault { if [ -z \"${boot_once}\" ]; then saved_entry=\"${chosen}\"; fi; }\n";
+        let variables: String = (0..60).map(|n| format!("set v{n}=some_value_or_other\n")).collect();
+        let entry = |n: usize| {
+            format!(
+                "menuentry 'Linux {n}' $menuentry_id_option 'a-{n}' {{\nsavedefault\n\
+                 if [ x$grub_platform = xxen ]; then insmod xzio; fi\nsearch --set=root x\n\
+                 linux /vmlinuz-6.1.0-{n} root=/dev/sda1 ro quiet\ninitrd /initrd.img-6.1.0-{n}\n}}\n"
+            )
+        };
+        let cfg =
+            format!("{variables}{function}submenu x {{\n{}}}\n", (0..200).map(entry).collect::<String>());
+        let menu = Script::run(&cfg, &GrubEnv::default()).menu;
+        assert_eq!((menu.boots().len(), &menu.lost), (200, &None));
+        let Content::Submenu(inside) = &menu.entries[0].content else { panic!("no submenu") };
+        assert_eq!(inside.lost, None);
+    }
 }

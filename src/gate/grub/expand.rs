@@ -14,6 +14,17 @@ pub(super) enum Value {
     Unknown { why: String, shown: String },
 }
 
+/// A longer value is nothing that a kernel or a menu could take, in bytes.
+const LONGEST: usize = 16 << 10;
+
+impl Value {
+    /// How much work it is to copy, as [`Variables::size`] counts.
+    pub(super) fn size(&self) -> usize {
+        let (Self::Known(text) | Self::Unknown { shown: text, .. }) = self;
+        1 + text.len() / 16
+    }
+}
+
 /// The answer of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Truth {
@@ -79,6 +90,11 @@ impl Variables {
         variables
     }
 
+    /// How much work it is to copy them.
+    pub(super) fn size(&self) -> usize {
+        self.0.values().map(Value::size).sum()
+    }
+
     pub(super) fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);
     }
@@ -128,6 +144,9 @@ impl Variables {
                     Value::Unknown { why, .. } => return Value::Unknown { why, shown: self.display(parts) },
                 },
             }
+            if out.len() > LONGEST {
+                return Value::Unknown { why: "a value is too long".to_owned(), shown: self.display(parts) };
+            }
         }
         Value::Known(out)
     }
@@ -152,7 +171,12 @@ impl Variables {
                 Value::Unknown { shown, .. } => shown,
             },
         };
-        parts.iter().map(piece).collect()
+        let mut length = 0;
+        let fits = |text: &String| {
+            length += text.len();
+            length <= LONGEST
+        };
+        parts.iter().map(piece).take_while(fits).collect()
     }
 }
 

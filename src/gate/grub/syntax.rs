@@ -2,6 +2,8 @@
 //! The grammar of GRUB's shell-like scripts (GRUB manual, "Writing full configuration files
 //! directly"): text to statements. Gives no meaning to any command.
 
+use std::rc::Rc;
+
 /// A piece of a word. `quoted` pieces are neither split nor dropped when they are empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
@@ -34,7 +36,7 @@ pub(super) enum Statement {
     },
     Function {
         name: String,
-        body: Vec<Statement>,
+        body: Rc<[Statement]>,
     },
     /// The comments by which grub-mkconfig marks where the output of one of its scripts begins
     /// (its name) and ends (none).
@@ -228,6 +230,9 @@ fn push(word: &mut Word, c: char, now: bool) {
     }
 }
 
+/// Cases of one `if`, beyond which the same holds.
+const MAX_ARMS: usize = 200;
+
 /// Blocks within blocks, beyond which a file is not a boot menu but a mistake.
 const MAX_DEPTH: usize = 100;
 
@@ -299,7 +304,7 @@ impl Parser<'_> {
                 if self.keyword() != Some("{") {
                     return Err(self.mistake("a function lacks its {"));
                 }
-                Ok(Statement::Function { name, body: self.closed("}")? })
+                Ok(Statement::Function { name, body: self.closed("}")?.into() })
             }
             _ => {
                 let words = self.words();
@@ -324,6 +329,9 @@ impl Parser<'_> {
                     self.at += 1;
                     self.list(&mut body, &["elif", "else", "fi"])?;
                     arms.push((condition, body));
+                    if arms.len() > MAX_ARMS {
+                        return Err(self.mistake("an if has too many cases"));
+                    }
                 }
                 Some("else") => {
                     self.at += 1;
