@@ -4,32 +4,33 @@
 
 use std::io::{Error, ErrorKind, Read, Result};
 
-/// Reads what `next` unpacks, block by block. It replaces the content of its buffer by the next
-/// block, or clears it at the end, and is not called again then.
+/// Reads what `next` unpacks, block by block. It puts the next block at the beginning of its buffer,
+/// which is as long as blocks can be, and tells its length; none at the end, and it is not called
+/// again then. The buffer is not cleared in between: blocks may be many and small.
 struct Blocks<F> {
     next: Option<F>,
-    block: Vec<u8>,
+    buffer: Vec<u8>,
     at: usize,
+    end: usize,
 }
 
-impl<F: FnMut(&mut Vec<u8>) -> Result<()>> Blocks<F> {
-    fn new(next: F) -> Self {
-        Self { next: Some(next), block: Vec::new(), at: 0 }
+impl<F: FnMut(&mut [u8]) -> Result<usize>> Blocks<F> {
+    fn new(longest: usize, next: F) -> Self {
+        Self { next: Some(next), buffer: vec![0; longest], at: 0, end: 0 }
     }
 }
 
-impl<F: FnMut(&mut Vec<u8>) -> Result<()>> Read for Blocks<F> {
+impl<F: FnMut(&mut [u8]) -> Result<usize>> Read for Blocks<F> {
     fn read(&mut self, to: &mut [u8]) -> Result<usize> {
-        if self.at == self.block.len()
+        if self.at == self.end
             && let Some(next) = &mut self.next
         {
-            self.at = 0;
-            next(&mut self.block)?;
-            if self.block.is_empty() {
+            (self.at, self.end) = (0, next(&mut self.buffer)?);
+            if self.end == 0 {
                 self.next = None;
             }
         }
-        let count = (&self.block[self.at..]).read(to)?;
+        let count = (&self.buffer[self.at..self.end]).read(to)?;
         self.at += count;
         Ok(count)
     }
@@ -66,7 +67,7 @@ pub(super) fn lz4(mut from: impl Read) -> Result<impl Read> {
     if array(&mut from).map(u32::from_le_bytes)? != MAGIC {
         return Err(corrupt("its lz4 header is damaged"));
     }
-    let next = move |block: &mut Vec<u8>| {
+    let next = move |block: &mut [u8]| {
         let length = loop {
             let mut length = [0; 4];
             let mut have = 0;
@@ -87,16 +88,12 @@ pub(super) fn lz4(mut from: impl Read) -> Result<impl Read> {
             return Err(corrupt("it has an lz4 block of an impossible size"));
         }
         if length == 0 {
-            block.clear();
-            return Ok(());
+            return Ok(0);
         }
         let packed = bytes(&mut from, length)?;
-        block.resize(BLOCK, 0);
-        let length = lz4_flex::block::decompress_into(&packed, block).map_err(corrupt)?;
-        block.truncate(length);
-        Ok(())
+        lz4_flex::block::decompress_into(&packed, block).map_err(corrupt)
     };
-    Ok(Blocks::new(next))
+    Ok(Blocks::new(BLOCK, next))
 }
 
 /// lzop's format (lib/decompress_unlzo.c).
@@ -125,11 +122,10 @@ pub(super) fn lzo(mut from: impl Read) -> Result<impl Read> {
     let [name] = array(&mut from)?;
     bytes(&mut from, usize::from(name) + 4)?;
     let checksums = move |kinds: [u32; 2]| 4 * kinds.iter().filter(|kind| flags & **kind != 0).count();
-    let next = move |block: &mut Vec<u8>| {
+    let next = move |block: &mut [u8]| {
         let unpacked = be32(&mut from)? as usize;
         if unpacked == 0 {
-            block.clear();
-            return Ok(());
+            return Ok(0);
         }
         let packed = be32(&mut from)? as usize;
         if unpacked > BLOCK || packed > unpacked {
@@ -137,17 +133,16 @@ pub(super) fn lzo(mut from: impl Read) -> Result<impl Read> {
         }
         bytes(&mut from, checksums([ADLER32_UNPACKED, CRC32_UNPACKED]))?;
         if packed == unpacked {
-            *block = bytes(&mut from, packed)?;
-            return Ok(());
+            from.read_exact(&mut block[..packed])?;
+            return Ok(packed);
         }
         bytes(&mut from, checksums([ADLER32_PACKED, CRC32_PACKED]))?;
         let packed = bytes(&mut from, packed)?;
-        block.resize(unpacked, 0);
-        match lzokay::decompress::decompress(&packed, block) {
-            Ok(length) if length == unpacked => Ok(()),
+        match lzokay::decompress::decompress(&packed, &mut block[..unpacked]) {
+            Ok(length) if length == unpacked => Ok(length),
             Ok(_) => Err(corrupt("an lzo block is shorter than it says")),
             Err(error) => Err(corrupt(format_args!("an lzo block is damaged: {error:?}"))),
         }
     };
-    Ok(Blocks::new(next))
+    Ok(Blocks::new(BLOCK, next))
 }
