@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::io::{Read, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
 
 use crate::conf::compressors::{Compressors, Tuning, Xz, Zstd};
@@ -119,18 +119,31 @@ fn zstd_frame(with: &Zstd, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 /// The largest module that we unpack, in bytes; nvidia.ko with debug information has 100 MiB.
 const LARGEST: u64 = 1 << 30;
 
+/// What xz may take besides, in bytes: the largest dictionary that we write.
+const XZ_MEMORY: u64 = LARGEST + (64 << 20);
+
 /// The module's ELF image, unpacked if the file is compressed.
 pub fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
+    unpacked_up_to(bytes, LARGEST)
+}
+
+fn unpacked_up_to(bytes: &[u8], largest: u64) -> Result<Cow<'_, [u8]>> {
     let reader: Box<dyn Read> = match Compression::of_bytes(bytes) {
         Compression::None => return Ok(Cow::Borrowed(bytes)),
         Compression::Gzip => Box::new(flate2::read::GzDecoder::new(bytes)),
-        Compression::Xz => Box::new(liblzma::read::XzDecoder::new(bytes)),
+        Compression::Xz => {
+            let decoder = Stream::new_stream_decoder(XZ_MEMORY, 0).context("unpacking a module")?;
+            Box::new(liblzma::read::XzDecoder::new_stream(bytes, decoder))
+        }
         Compression::Zstd => {
             Box::new(zstd::stream::read::Decoder::with_buffer(bytes).context("unpacking a module")?)
         }
     };
     let mut image = Vec::new();
-    reader.take(LARGEST).read_to_end(&mut image).context("unpacking a module")?;
+    reader.take(largest + 1).read_to_end(&mut image).context("unpacking a module")?;
+    if image.len() as u64 > largest {
+        bail!("it unpacks to more than {} MiB", largest >> 20);
+    }
     Ok(Cow::Owned(image))
 }
 
@@ -191,6 +204,18 @@ mod tests {
         // The frame header's descriptor (RFC 8878, 3.1.1.1.1): the check, and the size is known.
         assert_eq!(packed[4] & 4 != 0, with.zstd.check);
         assert_ne!(packed[4] >> 6, 0);
+    }
+
+    /// What is cut off would look like a damaged module.
+    #[rstest]
+    #[case::gzip(Compression::Gzip)]
+    #[case::xz(Compression::Xz)]
+    #[case::zstd(Compression::Zstd)]
+    fn what_unpacks_to_more_than_a_module_is_told(#[case] compression: Compression) {
+        let packed = compression.compress(vec![0; 3 << 20], &Compressors::default()).unwrap();
+        assert_eq!(unpacked_up_to(&packed, 3 << 20).unwrap().len(), 3 << 20);
+        let error = unpacked_up_to(&packed, (3 << 20) - 1).unwrap_err();
+        assert_eq!(error.to_string(), "it unpacks to more than 2 MiB");
     }
 
     #[test]
