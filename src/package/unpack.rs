@@ -197,6 +197,10 @@ impl Unpacking<'_> {
         let header = entry.header();
         let mode = header.mode().map_err(Stop::Damaged)? & 0o755 | 0o600;
         let time = header.mtime().map_err(Stop::Damaged)?;
+        // Holes take no place in the archive: told in time, they take none on the disk either.
+        if entry.size() > self.bytes {
+            return Err(Stop::TooLarge);
+        }
         let place = self.free(path)?;
         let mut file = create(&place, mode)?;
         self.fill(&mut file, entry)?;

@@ -98,6 +98,9 @@ fn what_is_no_file_of_the_archive_is_refused(#[case] kind: EntryType, #[case] li
 #[case::hard_link(item(EntryType::Link, "evil", "link/file"), "no directory")]
 #[case::below_a_file(file("sub/file/evil", b""), "no directory")]
 #[case::file_for_a_directory(file("sub", b""), "replace a directory")]
+#[case::link_for_a_directory(item(EntryType::Symlink, "sub", "link"), "replace a directory")]
+#[case::hard_link_for_a_directory(item(EntryType::Link, "sub", "sub/file"), "replace a directory")]
+#[case::directory_for_a_link(item(EntryType::Directory, "link", ""), "no directory")]
 fn nothing_is_written_through_links(#[case] last: Item<'_>, #[case] why: &str) {
     let items = [file("sub/file", b""), item(EntryType::Symlink, "link", "sub"), last];
     let (dir, result) = unpacked(&archive(&items));
@@ -113,6 +116,82 @@ fn a_file_replaces_a_link_of_its_name_and_not_what_it_leads_to() {
     result.unwrap();
     let read = |name: &str| fs::read_to_string(dir.path().join("inner/into").join(name)).unwrap();
     assert_eq!((read("a").as_str(), read("b").as_str()), ("one", "two"));
+}
+
+/// A link that is swapped for a directory and back leads nowhere else in between.
+#[rstest]
+#[case::directory_then_link(&[item(EntryType::Directory, "a", ""), item(EntryType::Symlink, "a", "b")], "replace a directory")]
+#[case::link_then_file_below(&[item(EntryType::Symlink, "a", "."), file("a/a", b"")], "no directory")]
+#[case::link_to_itself(&[item(EntryType::Symlink, "a", "a"), file("a/b", b"")], "no directory")]
+#[case::chain_of_links(&[item(EntryType::Symlink, "a", "b"), item(EntryType::Symlink, "b", ".."), file("x", b"")], "leads out")]
+#[case::file_then_link_then_hard_link(
+    &[file("a", b"x"), item(EntryType::Symlink, "a", "b"), item(EntryType::Link, "c", "a")],
+    "no file of the archive"
+)]
+fn swapped_entries_are_refused(#[case] items: &[Item<'_>], #[case] why: &str) {
+    let (dir, result) = unpacked(&archive(items));
+    let message = refusal(result);
+    assert!(message.contains(why), "{message}");
+    assert_eq!(fs::read_dir(dir.path().join("inner")).unwrap().count(), 2);
+}
+
+#[test]
+fn of_several_files_of_a_name_the_last_one_counts() {
+    let (dir, result) = unpacked(&archive(&[file("a", b"one"), file("./a", b"two"), file("a", b"three")]));
+    result.unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join("inner/into/a")).unwrap(), "three");
+}
+
+/// A file of so many bytes that holds three.
+fn sparse(size: u64) -> Vec<u8> {
+    let octal = |number: u64| -> [u8; 12] { format!("{number:011o}\0").into_bytes().try_into().unwrap() };
+    let mut header = Header::new_gnu();
+    header.set_path("sparse").unwrap();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_size(3);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.realsize = octal(size);
+    (gnu.sparse[0].offset, gnu.sparse[0].numbytes) = (octal(512), octal(3));
+    (gnu.sparse[1].offset, gnu.sparse[1].numbytes) = (octal(size), octal(0));
+    header.set_cksum();
+    [header.as_bytes().as_slice(), b"abc", &[0; 509], &[0; 1024]].concat()
+}
+
+#[test]
+fn a_sparse_file_has_its_holes() {
+    let (dir, result) = unpacked(&sparse(4096));
+    result.unwrap();
+    let content = fs::read(dir.path().join("inner/into/sparse")).unwrap();
+    assert_eq!((content.len(), &content[510..516]), (4096, &b"\0\0abc\0"[..]));
+}
+
+/// Of what is too large nothing is written, not even up to the limit.
+#[rstest]
+#[case::holes(sparse((8 << 30) - 1))]
+#[case::of_ordinary_data(archive(&[file("sparse", &[0; 10_001])]))]
+fn what_is_too_large_takes_no_place_before_that_is_told(#[case] archive: Vec<u8>) {
+    let (dir, result) = unpacked(&archive);
+    assert!(refusal(result).contains("MiB unpacked"));
+    assert!(!dir.path().join("inner/into/sparse").exists());
+}
+
+/// Numbers that no file has: as GNU tar writes large ones, and in PAX records.
+#[rstest]
+#[case::largest_of_gnu(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])]
+#[case::negative(&[0xff; 12])]
+#[case::largest_of_octal(b"777777777777")]
+#[case::none(b"no number at")]
+fn sizes_that_no_file_has_are_refused(#[case] size: &[u8; 12]) {
+    let mut archive = archive(&[file("a", b"x")]);
+    archive[124..136].copy_from_slice(size);
+    archive[148..156].fill(b' ');
+    let sum: u32 = archive[..512].iter().map(|byte| u32::from(*byte)).sum();
+    archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let (dir, result) = unpacked(&archive);
+    refusal(result);
+    assert_eq!(fs::read_dir(dir.path().join("inner/into")).unwrap().count(), 0);
 }
 
 #[test]
