@@ -95,10 +95,10 @@ impl Call {
         if let Some(text) = self.stdin.get() {
             return Ok(text);
         }
-        let mut text = String::new();
-        if self.replay_of.is_none() {
-            std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
-        }
+        let text = match self.replay_of {
+            None => all_of(std::io::stdin()).context("reading standard input")?,
+            Some(_) => String::new(),
+        };
         Ok(self.stdin.get_or_init(|| needed(&text)))
     }
 
@@ -111,6 +111,13 @@ impl Call {
     pub(super) fn stdin_so_far(&self) -> Option<&String> {
         self.stdin.get()
     }
+}
+
+/// What a stream gives. One file name in another encoding says nothing against the others.
+fn all_of(mut stream: impl Read) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The variables on the list that are there.
@@ -133,6 +140,12 @@ mod tests {
         for name in ["KBUILD_SIGN_PIN", "http_proxy", "https_proxy", "PATH", "HOME", "CC"] {
             assert!(!found.contains_key(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_in_another_encoding_hides_no_other() {
+        let text = all_of(&b"usr/lib/modules/gr\xfc\xdfe/x\nusr/lib/modules/6.1/vmlinuz\n"[..]).unwrap();
+        assert_eq!(text.lines().nth(1), Some("usr/lib/modules/6.1/vmlinuz"));
     }
 
     #[test]
