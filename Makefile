@@ -5,12 +5,13 @@
 # make rpm        a package for Fedora and its kin in build/
 # make pkg        a package for Arch Linux and its kin in build/
 # make clear      the content of a bundle for Clear Linux in build/
-# make check      format, lints, shell scripts, unit and golden tests
+# make check      format, lints, shell scripts, unit and golden tests, some damaged inputs for every reader
 # make test       everything; installs what it needs when run as root, and says so
 # make test-packages  twelve *-dkms packages of Debian's, ours beside dkms: an hour or more
 # make test-boot  every boot loader with every fault, by booting
 # make test-faults  dkms killed, or failing, at every call that changes a file: half an hour or more
 # make test-kernel-install  every layout with every initramfs generator, three releases of systemd
+# make fuzz       damaged inputs for every reader, FUZZ_SECONDS (600) for each, and figures
 # make demo       a kernel installation in a throw-away root
 # make bench      speed and memory beside the bare work and, where installed, dkms 3
 
@@ -30,7 +31,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --l
 	--target-dir target/static
 
 .PHONY: all build/dkms install deb rpm pkg clear check test test-boot test-kernel-install test-packages test-faults demo \
-	bench clean
+	fuzz bench clean
 
 all: build/dkms
 
@@ -60,10 +61,10 @@ check:
 	@tests/lib/shellcheck.sh
 	$(CARGO) test --locked --lib --bins
 	$(MAKE) build/dkms
-	$(CARGO) test --locked --test golden
+	$(CARGO) test --locked --test golden --test fuzz
 
-# All but golden, which is part of check, and what takes long.
-TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/golden.rs tests/boot_matrix.rs,$(wildcard tests/*.rs)))
+# All but golden and fuzz, which are part of check, and what takes long.
+TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/golden.rs tests/fuzz.rs tests/boot_matrix.rs,$(wildcard tests/*.rs)))
 
 # Tests in the lab are ignored unless asked for: they want root and the distribution's packages.
 # What takes an hour is a target of its own.
@@ -89,6 +90,12 @@ test-faults:
 # What is not in test for its time: see tests/kernel_install_suites.rs.
 test-kernel-install:
 	$(CARGO) test --locked --test kernel_install_suites -- --include-ignored --test-threads 2
+
+# One reader only: make fuzz READER=grub. The two evaluators of confs are held against each other as long.
+FUZZ_SECONDS ?= 600
+fuzz:
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --locked --test fuzz -- $(if $(READER),--exact $(READER))
+	$(if $(READER),,FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --locked --test conf_differential)
 
 demo: build/dkms
 	@tests/demo.sh

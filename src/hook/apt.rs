@@ -22,6 +22,12 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
     }
 }
 
+/// The archives that are tried.
+pub(super) fn named(text: &str) -> Vec<String> {
+    let archives = wanted(&without_configuration(text));
+    archives.iter().map(|path| path.display().to_string()).collect()
+}
+
 fn before(session: &Session) -> Result<u8> {
     let packages = wanted(session.recorder.call.stdin(without_configuration)?);
     preflight(session, packages.into_iter().map(|path| (Kind::Deb, path)).collect(), Preflight::Hold)

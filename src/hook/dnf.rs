@@ -28,6 +28,11 @@ pub(super) fn foretell(session: &Session) -> Result<String> {
     })
 }
 
+/// The packages that are tried.
+pub(super) fn named(text: &str) -> Vec<String> {
+    needed_of(text).lines().map(str::to_owned).collect()
+}
+
 pub(super) fn wanted(session: &Session) -> Result<Vec<PathBuf>> {
     Ok(session.recorder.call.stdin(needed_of)?.lines().map(PathBuf::from).collect())
 }

@@ -41,6 +41,15 @@ pub(super) fn run(session: &Session, args: &[String]) -> Result<u8> {
     Ok(code)
 }
 
+/// The packages that are tried, and the directories that they are looked for in.
+pub(super) fn named(answers: &[u8]) -> Vec<String> {
+    let mut dnf = Dnf::new(answers, std::io::sink());
+    let packages = dnf.packages().map(|come| dnf::needed(come, |package| &package.name));
+    let packages = packages.unwrap_or_default().into_iter().map(|package| package.location);
+    let caches = dnf.caches().unwrap_or_default().into_iter();
+    packages.chain(caches.map(|(_, path)| path.display().to_string())).collect()
+}
+
 /// The files of what comes and builds need.
 fn wanted<R: Read, W: Write>(session: &Session, dnf: &mut Dnf<R, W>) -> Result<Vec<PathBuf>> {
     let packages = dnf::needed(dnf.packages()?, |package| &package.name);

@@ -47,6 +47,20 @@ pub fn carry_out(session: &Session, action: Action) -> u8 {
     code
 }
 
+/// What a package manager names on standard input, as far as its protocol is told of it: packages,
+/// directories, kernels. Needs no session and looks at nothing else.
+pub fn named(protocol: &str, input: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(input);
+    match protocol {
+        "apt" => apt::named(&text),
+        "dnf" => dnf::named(&text),
+        "dnf5" => dnf5::named(input),
+        "pacman" => pacman::named(&text),
+        "rpm" => rpm::named(&text),
+        _ => Vec::new(),
+    }
+}
+
 /// Carries out what a protocol asks for; the result is the exit code that the caller understands.
 fn run(session: &Session, protocol: &str, args: &[String]) -> Result<u8> {
     if is_off(&session.tree.root)

@@ -40,6 +40,14 @@ fn read(session: &Session) -> Result<Targets> {
     Ok(Targets::read(text))
 }
 
+/// The kernels and sources of a transaction, with what is looked for in names of packages.
+pub(super) fn named(text: &str) -> Vec<String> {
+    let targets = Targets::read(text);
+    let releases: Vec<String> = targets.releases().map(String::from).collect();
+    let versions = targets.kernels.iter().chain(&targets.sources).map(|name| version_in(name));
+    releases.into_iter().chain(versions).collect()
+}
+
 /// What a hook would do; of a trial there is a note.
 pub(super) fn foretell(session: &Session, args: &[String], notes: &mut Vec<String>) -> Result<Vec<Kernel>> {
     let targets = read(session)?;

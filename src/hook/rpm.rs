@@ -68,6 +68,11 @@ pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Vec<Kernel>
     come(session)?.into_iter().map(would).collect()
 }
 
+/// The releases of the headers that have come.
+pub(super) fn named(text: &str) -> Vec<String> {
+    directories(text).lines().filter_map(|path| Some(headers_of(path)?.1)).collect()
+}
+
 /// The installed kernels whose headers have come.
 fn come(session: &Session) -> Result<Vec<KernelRelease>> {
     let text = session.recorder.call.stdin(directories).context("reading the paths of the trigger")?;

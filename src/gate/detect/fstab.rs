@@ -6,7 +6,7 @@ use crate::sys::mounts::{decoded, unescaped};
 
 /// A line of fstab.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub struct Entry {
     pub spec: String,
     pub point: String,
     pub fs: String,
@@ -67,7 +67,7 @@ impl Entry {
 }
 
 /// Reads an fstab.
-pub(super) fn fstab(text: &str) -> Vec<Entry> {
+pub fn fstab(text: &str) -> Vec<Entry> {
     let entry = |line: &str| {
         let mut fields = line.split_whitespace();
         Some(Entry {
@@ -81,7 +81,7 @@ pub(super) fn fstab(text: &str) -> Vec<Entry> {
 }
 
 /// The device that crypttab names for a volume.
-pub(super) fn encrypted<'a>(crypttab: &'a str, volume: &str) -> Option<&'a str> {
+pub fn encrypted<'a>(crypttab: &'a str, volume: &str) -> Option<&'a str> {
     let lines = crypttab.lines().filter(|line| !line.trim_start().starts_with('#'));
     lines.map(str::split_whitespace).find_map(|mut fields| match fields.next() {
         Some(name) if name == volume => fields.next(),
@@ -91,7 +91,7 @@ pub(super) fn encrypted<'a>(crypttab: &'a str, volume: &str) -> Option<&'a str> 
 
 /// The path below /dev by which udev knows what fstab and crypttab call a device; nothing for what
 /// is no device.
-pub(super) fn device_path(spec: &str) -> Option<String> {
+pub fn device_path(spec: &str) -> Option<String> {
     const TAGS: [(&str, &str); 5] = [
         ("UUID=", "uuid"),
         ("LABEL=", "label"),
@@ -121,7 +121,7 @@ fn udev_name(label: &str) -> String {
 }
 
 /// The directory that a mount unit is for.
-pub(super) fn mount_point(unit: &str) -> Option<String> {
+pub fn mount_point(unit: &str) -> Option<String> {
     let name = unit.strip_suffix(".mount")?;
     if name == "-" {
         return Some("/".to_owned());

@@ -6,7 +6,7 @@
 mod block;
 #[cfg(test)]
 mod fixture;
-mod fstab;
+pub mod fstab;
 mod judge;
 #[cfg(test)]
 mod judge_tests;

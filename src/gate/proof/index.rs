@@ -13,7 +13,7 @@ use crate::sys::files;
 
 /// One module file with what has to be loaded before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::gate) struct Entry {
+pub struct Entry {
     pub path: PathBuf,
     /// All of it, in no order that matters here.
     pub needs: Vec<PathBuf>,
@@ -21,7 +21,7 @@ pub(in crate::gate) struct Entry {
 
 /// What a name comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::gate) enum Found<'a> {
+pub enum Found<'a> {
     Builtin,
     /// Several files where the name is an alias.
     Files(Vec<&'a Entry>),
@@ -30,7 +30,7 @@ pub(in crate::gate) enum Found<'a> {
 
 /// A kernel's indexes: modules.dep (modules.dep(5)), modules.alias, modules.builtin, modules.softdep.
 #[derive(Debug)]
-pub(in crate::gate) struct Index {
+pub struct Index {
     modules: BTreeMap<String, Entry>,
     /// Names as modules.dep has them, which is the order of the directories.
     order: Vec<String>,
@@ -134,7 +134,7 @@ pub(super) fn before(wishes: &str) -> Vec<String> {
 }
 
 /// The name by which modprobe knows the module in a file.
-pub(in crate::gate) fn name_of(path: &Path) -> Option<String> {
+pub fn name_of(path: &Path) -> Option<String> {
     stem(path.file_name()?.to_str()?).map(canonical)
 }
 

@@ -5,9 +5,9 @@
 mod command_line;
 mod examine;
 mod firmware;
-pub(super) mod index;
+pub mod index;
 mod initramfs;
-mod modprobe;
+pub mod modprobe;
 mod own;
 mod signing;
 

@@ -21,7 +21,7 @@ const DIRECTORIES: [&str; 5] = [
 
 /// The words of all files.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Settings {
+pub struct Settings {
     /// What keeps a module from being loaded, with the file that says so.
     hindrances: Vec<(String, String)>,
     softdeps: Vec<(String, String)>,
@@ -47,7 +47,8 @@ impl Settings {
         Ok(settings)
     }
 
-    fn add(&mut self, text: &str, path: &str) {
+    /// Adds what a file says; `path` is for people.
+    pub fn add(&mut self, text: &str, path: &str) {
         for line in text.replace("\\\n", " ").lines() {
             let mut words = line.split_whitespace();
             let (Some(what), Some(module)) = (words.next(), words.next()) else { continue };
