@@ -16,8 +16,8 @@ use crate::sys::files;
 use crate::sys::tools::{Run, Tool};
 use crate::tree::transaction::{Applied, Transaction};
 
-/// The beginning of the names of directories in which we stage what is kept.
-const STAGING: &str = ".dkms-kept-";
+/// The beginning of the names of directories, beside what is kept for a kernel, in which that is staged.
+pub const STAGING: &str = ".dkms-kept-";
 
 /// Strips and checks the results; gives their images in the order of the products.
 pub(super) fn results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Vec<Vec<u8>>> {

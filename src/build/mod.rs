@@ -7,12 +7,14 @@ mod cause;
 pub mod cross;
 pub mod jobs;
 mod keep;
+pub use keep::STAGING;
 pub mod keys;
 pub mod log;
 mod prepare;
 pub use prepare::{has_source, script_command};
 pub mod sign;
 mod stored;
+pub use stored::made_of;
 pub mod symbols;
 
 use std::path::PathBuf;
@@ -91,9 +93,11 @@ impl Build<'_> {
     /// Builds the module, or takes it from the store, and keeps the files. A failure leaves `build/`
     /// with its make.log and whatever was kept of an earlier build.
     pub fn run(&self) -> Result<()> {
-        let key = stored::key(self);
+        let (key, of) = stored::key(self).unzip();
         if let Some(found) = key.as_ref().filter(|_| !self.anew).and_then(|key| stored::find(self, key)) {
-            return stored::bring(self, found);
+            stored::bring(self, found)?;
+            stored::note(self, of.as_ref());
+            return Ok(());
         }
         let build_dir = prepare::build_dir(self.tree, self.id)?;
         let mut log = MakeLog::start(&build_dir, self.id, self.target)?;
@@ -114,6 +118,7 @@ impl Build<'_> {
             keep::keep_log(self, &log)?;
         }
         kept.keep()?;
+        stored::note(self, of.as_ref());
         files::remove(&build_dir)?;
         stored::put(self, key.as_ref(), images);
         Ok(())

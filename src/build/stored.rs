@@ -15,11 +15,14 @@ use super::{Build, Product, keep, prepare};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::module::{ModuleId, Target};
+use crate::store::Store;
 use crate::store::entry::Entry;
 use crate::store::key::{Inputs, Key};
 use crate::store::{command, configuration, environment, trees};
 use crate::sys::{files, tools};
 use crate::tree::Tree;
+use crate::tree::kernels::BuildDir;
+use crate::tree::made::MadeOf;
 
 /// Stands for the directory of the kernel's headers: its content matters, not its place.
 const HEADERS: &str = "<headers>";
@@ -27,35 +30,29 @@ const HEADERS: &str = "<headers>";
 const LOG: &str = "log/make.log";
 const SYMBOLS: &str = "module/Module.symvers";
 
-/// The key of a build; nothing if it is not one to store.
-pub(super) fn key(build: &Build<'_>) -> Option<Key> {
+/// The key of a build, and what of its inputs has a name; nothing if it is not one to store.
+pub(super) fn key(build: &Build<'_>) -> Option<(Key, MadeOf)> {
     let inputs =
         if build.store.wants(&build.loaded.conf) { inputs(build, &tools::inherited()) } else { Ok(None) };
     // A build that cannot be told from others is compiled, that is all.
-    Some(inputs.ok()??.key())
+    let (inputs, of) = inputs.ok()??;
+    Some((inputs.key(), of))
 }
 
 /// All that the result depends on; nothing if that cannot be told.
-fn inputs(build: &Build<'_>, environment: &[(String, String)]) -> Result<Option<Inputs>> {
+fn inputs(build: &Build<'_>, environment: &[(String, String)]) -> Result<Option<(Inputs, MadeOf)>> {
     let Build { tree, id, target, loaded, kernel, .. } = build;
     let root = &tree.root;
-    let own = Machine::of_kernel(&kernel.config, &target.arch);
-    let (Some(headers), Some(toolchain)) = (build.store.headers(kernel, own), build.store.toolchain()) else {
-        return Ok(None);
-    };
+    let Some(of) = made_of(tree, build.store, kernel, id, target)? else { return Ok(None) };
     let source = fs::canonicalize(tree.source_link(id))?;
-    let overrides = tree.path("/etc/dkms").join(id.name());
-    let (Some(sources), Some(overlaid)) = (trees::digest(&source)?, trees::digest(&overrides)?) else {
-        return Ok(None);
-    };
     let mut inputs = Inputs::default();
     inputs.texts("target", [target.kernel.as_str(), target.arch.as_str(), tree.arch.as_str()]);
     inputs.texts("module", [id.name(), id.version()]);
-    inputs.digest("headers", headers);
+    inputs.text("headers", &of.headers);
     inputs.digest("configuration", configuration(&kernel.config));
-    inputs.digest("toolchain", toolchain);
-    inputs.digest("sources", sources);
-    inputs.digest("overlaid", overlaid);
+    inputs.text("toolchain", &of.toolchain);
+    inputs.text("sources", &of.sources);
+    inputs.text("overlaid", &of.overlaid);
 
     let headers_dir = kernel.path.display().to_string();
     let placeless = |text: &str| text.replace(&headers_dir, HEADERS);
@@ -97,7 +94,44 @@ fn inputs(build: &Build<'_>, environment: &[(String, String)]) -> Result<Option<
             return Ok(None);
         }
     }
-    Ok(Some(inputs))
+    Ok(Some((inputs, of)))
+}
+
+/// What a module would be made of if it were built now; nothing if that cannot be told.
+pub fn made_of(
+    tree: &Tree,
+    store: &Store<'_>,
+    kernel: &BuildDir,
+    id: &ModuleId,
+    target: &Target,
+) -> Result<Option<MadeOf>> {
+    let machine = Machine::of_kernel(&kernel.config, &target.arch);
+    let (Some(headers), Some(toolchain)) = (store.headers(kernel, machine), store.toolchain()) else {
+        return Ok(None);
+    };
+    let source = fs::canonicalize(tree.source_link(id))?;
+    let overrides = tree.path("/etc/dkms").join(id.name());
+    let (Some(sources), Some(overlaid)) = (trees::digest(&source)?, trees::digest(&overrides)?) else {
+        return Ok(None);
+    };
+    let hex = |digest: blake3::Hash| digest.to_hex().to_string();
+    Ok(Some(MadeOf {
+        headers: hex(headers),
+        toolchain: hex(toolchain),
+        sources: hex(sources),
+        overlaid: hex(overlaid),
+    }))
+}
+
+/// Notes what has just been kept was made of. Nothing but an explanation is lost without it.
+pub(super) fn note(build: &Build<'_>, of: Option<&MadeOf>) {
+    let noted = match of {
+        Some(of) => build.tree.note_made_of(build.id, build.target, of),
+        None => build.tree.forget_made_of(build.id, build.target),
+    };
+    if let Err(error) = noted {
+        build.report.warning(format_args!("noting what {} was made of, ignoring: {error:#}", build.id));
+    }
 }
 
 /// What other modules' builds can read of a module: its sources, and what is kept of it but for the
@@ -195,7 +229,9 @@ pub(super) fn put(build: &Build<'_>, before: Option<&Key>, images: Vec<Vec<u8>>)
             return build.store.clear();
         }
         // What was changed while it was being read may have been built in part.
-        let Some(key) = before.filter(|before| key(build).as_ref() == Some(before)) else { return Ok(()) };
+        let Some(key) = before.filter(|before| key(build).is_some_and(|(key, _)| key == **before)) else {
+            return Ok(());
+        };
         let Some(entry) = entry(build, images)? else { return Ok(()) };
         build.store.put(key, &entry, &format!("{} for {}", build.id, build.target))
     };

@@ -6,7 +6,6 @@ use crate::build::jobs::Jobs;
 use crate::build::symbols::KernelSymbols;
 use crate::conf::compressors::Compressors;
 use crate::conf::policy::Policy;
-use crate::store::Store;
 use crate::sys::report::Report;
 use crate::tree::registered::Scope;
 use fs_err::os::unix::fs::symlink;
@@ -111,7 +110,8 @@ impl Host {
 
     /// Nothing if the build is not to be stored.
     fn key(&self) -> Option<Key> {
-        let key = |build: &Build<'_>| inputs(build, &self.environment).unwrap().map(|inputs| inputs.key());
+        let key =
+            |build: &Build<'_>| inputs(build, &self.environment).unwrap().map(|(inputs, _)| inputs.key());
         self.build(|build| if build.store.wants(&build.loaded.conf) { key(build) } else { None })
     }
 }
@@ -212,7 +212,7 @@ fn what_would_not_load_is_not_taken(#[case] needs: &str, #[case] taken: bool) {
     use crate::module_file::fixture::Made;
     let host = Host::new();
     host.build(|build| {
-        let key = inputs(build, &[]).unwrap().unwrap().key();
+        let key = inputs(build, &[]).unwrap().unwrap().0.key();
         let made = Made::nameless().info("name", "foo").gpl().info("vermagic", "6.1-1 ");
         let image = made.needs(needs).build();
         let entry =

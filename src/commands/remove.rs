@@ -226,6 +226,7 @@ pub(super) fn unbuild_one(
 pub(super) fn delete_build(session: &Session, id: &ModuleId, target: &Target) -> Result<()> {
     let tree = &session.tree;
     tree.forget_attempt(id, target)?;
+    tree.forget_made_of(id, target)?;
     let directory = tree.target_dir(id, target);
     if !directory.is_dir() {
         session.report.line(format_args!("Module {id} is not built for kernel {target}. Skipping..."));

@@ -56,12 +56,16 @@ const INDEXES: [&str; 12] = [
     "modules.builtin.modinfo.alias.bin",
 ];
 
+/// Whether a name in a kernel's directory is one of depmod's.
+pub fn is_index(name: &std::ffi::OsStr) -> bool {
+    INDEXES.iter().any(|index| name == *index)
+}
+
 /// Makes a kernel's module indexes anew after modules went. A directory that holds nothing but
 /// indexes is one that we made, or whose package is gone: it goes as a whole.
 pub fn depmod_after_removal(tree: &Tree, kernel: &KernelRelease, report: &Report) -> Result<()> {
     let kernel_dir = tree.kernel_dir(kernel);
     let left = || fs::read_dir(&kernel_dir).into_iter().flatten().flatten();
-    let is_index = |name: &std::ffi::OsStr| INDEXES.iter().any(|index| name == *index);
     if left().any(|entry| !is_index(&entry.file_name())) {
         return depmod(tree, kernel, report);
     }

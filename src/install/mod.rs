@@ -5,7 +5,7 @@
 mod compare;
 pub use compare::{Comparison, Files};
 mod depmod;
-pub use depmod::{depmod, depmod_after_removal};
+pub use depmod::{depmod, depmod_after_removal, is_index};
 pub mod distribution;
 mod originals;
 pub mod precedence;

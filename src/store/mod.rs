@@ -44,6 +44,8 @@ pub struct Store<'a> {
     /// In bytes.
     bound: u64,
     policy: &'a Policy,
+    /// Whether nothing is to be written, not even what only saves time.
+    only_reads: bool,
     headers: OnceLock<Option<Hash>>,
     toolchain: OnceLock<Option<Hash>>,
 }
@@ -52,7 +54,13 @@ impl<'a> Store<'a> {
     /// The store of a tree, as the policy wants it.
     pub fn new(tree: &'a Tree, policy: &'a Policy) -> Self {
         let bound = u64::from(policy.store_size.unwrap_or(DEFAULT_MIB)) << 20;
-        Self { tree, bound, policy, headers: OnceLock::new(), toolchain: OnceLock::new() }
+        let (headers, toolchain) = (OnceLock::new(), OnceLock::new());
+        Self { tree, bound, policy, only_reads: false, headers, toolchain }
+    }
+
+    /// The same for whoever changes nothing.
+    pub fn to_read(tree: &'a Tree, policy: &'a Policy) -> Self {
+        Self { only_reads: true, ..Self::new(tree, policy) }
     }
 
     /// Whether nothing is to be stored at all.
@@ -91,6 +99,9 @@ impl<'a> Store<'a> {
             return Ok(digest);
         }
         let digest = listing.digest()?;
+        if self.only_reads {
+            return Ok(digest);
+        }
         // Without the note they are read again.
         let noted = self.tree.lock_store(&Report::new(true, false).block());
         let _ = noted.and_then(|_lock| self.write(&name, format!("{fingerprint} {digest}\n").as_bytes()));

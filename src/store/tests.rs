@@ -201,7 +201,10 @@ fn headers_are_read_once_and_again_when_they_change() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, policy, kernel) = (Tree::at(dir.path()), Policy::default(), old_headers(dir.path()));
     let digest = || Store::new(&tree, &policy).headers(&kernel, None).unwrap();
+    let without_note = Store::to_read(&tree, &policy).headers(&kernel, None).unwrap();
+    assert!(!tree.hooks_dir().exists(), "who only reads writes nothing");
     let first = digest();
+    assert_eq!(first, without_note);
     let [note] = names(dir.path()).try_into().unwrap();
     let note = dir.path().join("var/lib/dkms/.hooks/store").join(note);
     // What is noted is believed, as long as nothing has changed.

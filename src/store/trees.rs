@@ -125,7 +125,8 @@ fn list(root: &Path, directory: &Path, listing: &mut Listing) -> Result<bool> {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
         let name = path.strip_prefix(root).unwrap_or(&path);
-        let mode = || -> Result<u32> { Ok(entry.metadata()?.permissions().mode() & 0o7777) };
+        // Who else than its owner may write to a file makes no difference to a build.
+        let mode = || -> Result<u32> { Ok(entry.metadata()?.permissions().mode() & 0o7777 & !0o022) };
         if kind.is_dir() {
             listing.name(name, format!("directory {:o}", mode()?));
             if !list(root, &path, listing)? {
@@ -161,6 +162,7 @@ mod tests {
         let root = dir.path().join("foo-1.0");
         fs::create_dir_all(root.join("sub")).unwrap();
         fs::write(root.join("a.c"), "int a;").unwrap();
+        fs::set_permissions(root.join("a.c"), PermissionsExt::from_mode(0o644)).unwrap();
         fs::write(root.join("sub/b.c"), "int b;").unwrap();
         symlink("sub/b.c", root.join("link")).unwrap();
         fs::write(dir.path().join("outside"), "one").unwrap();
@@ -192,8 +194,9 @@ mod tests {
     }
 
     #[test]
-    fn place_and_age_do_not_matter() {
+    fn place_and_age_and_writers_do_not_matter() {
         let (one, two) = (sources(), sources());
+        fs::set_permissions(two.path().join("foo-1.0/a.c"), PermissionsExt::from_mode(0o666)).unwrap();
         let file = fs::File::options().append(true).open(two.path().join("foo-1.0/a.c")).unwrap();
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(digest_of(&one), digest_of(&two));

@@ -124,6 +124,21 @@ impl Lock {
         Ok(try_flock(file)?.ok().map(|file| Self { _file: file, _turn: None }))
     }
 
+    /// Whether somebody holds the lock; whoever may read the file may ask. For the moment of the question
+    /// the lock is shared with whoever else asks. Nobody holds one that is not there.
+    pub fn is_held(path: &Path) -> Result<bool> {
+        let file = match File::open(path) {
+            Ok(file) => file.into_parts().0,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(false),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+            Err((_, errno)) => Err(errno).context("looking at a lock"),
+        }
+    }
+
     /// Locks a file that its owner has just made and that nobody else can know yet.
     pub fn of_new_file(file: &File) -> Result<Self> {
         let file = file.file().try_clone().context("duplicating a journal's descriptor")?;
@@ -169,8 +184,10 @@ mod tests {
         let path = dir.path().join("locks/a");
         let held = Lock::try_take(&path).unwrap();
         assert!(held.is_some());
+        assert!(Lock::is_held(&path).unwrap());
         assert!(Lock::try_take(&path).unwrap().is_none());
         drop(held);
+        assert!(!Lock::is_held(&path).unwrap() && !Lock::is_held(&dir.path().join("none")).unwrap());
         assert!(Lock::try_take(&path).unwrap().is_some());
     }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The dkms tree: its paths and states, which are dkms's own, and `.hooks/` beside them, which
-//! is ours (locks, journal, verdicts, attempts, store, runs).
+//! is ours (locks, journal, verdicts, attempts, made, store, runs).
 
+pub mod abandoned;
 pub mod attempts;
 pub mod kernels;
+pub mod made;
 pub mod registered;
 pub mod retained;
 pub mod runs;
@@ -20,6 +22,9 @@ use crate::sys::files;
 use crate::sys::lock::Lock;
 use crate::sys::report::Report;
 use crate::sys::root::Root;
+
+/// The directory in the source tree in which sources are staged.
+pub const SOURCE_STAGING: &str = ".dkms-source";
 
 /// Where everything is: the root and the three trees (framework.conf, `--dkmstree` and so on).
 #[derive(Debug, Clone)]
@@ -109,6 +114,17 @@ impl Tree {
         self.lock(&format!("module-{}-{}", id.name(), id.version()), report)
     }
 
+    /// Whether somebody is at work on one module and version, for all that can be seen.
+    pub fn module_is_busy(&self, id: &ModuleId) -> bool {
+        let lock = self.lock_path(&format!("module-{}-{}", id.name(), id.version()));
+        Lock::is_held(&lock).unwrap_or(true)
+    }
+
+    /// Whether somebody is looking at an archive, or putting a source into its place.
+    pub fn unpacking_is_busy(&self) -> bool {
+        Lock::is_held(&self.lock_path("unpacking")).unwrap_or(true)
+    }
+
     /// Guards one kernel's install tree.
     pub fn lock_kernel(&self, kernel: &KernelRelease, report: &Report) -> Result<Lock> {
         self.lock(&format!("kernel-{kernel}"), report)
@@ -133,10 +149,9 @@ impl Tree {
     /// when dropped, and what a run left that was killed goes now: the lock on unpacking says that
     /// nobody else is at work.
     pub fn stage_source(&self, _unpacking: &Lock) -> Result<tempfile::TempDir> {
-        const NAME: &str = ".dkms-source";
         fs_err::create_dir_all(&self.source)?;
-        files::remove(&self.source.join(NAME))?;
-        Ok(tempfile::Builder::new().prefix(NAME).rand_bytes(0).tempdir_in(&self.source)?)
+        files::remove(&self.source.join(SOURCE_STAGING))?;
+        Ok(tempfile::Builder::new().prefix(SOURCE_STAGING).rand_bytes(0).tempdir_in(&self.source)?)
     }
 
     /// Guards the writing of the store of built modules, for short changes only; taken after any other.
@@ -145,7 +160,11 @@ impl Tree {
     }
 
     fn lock(&self, name: &str, report: &Report) -> Result<Lock> {
-        Lock::take(&self.hooks_dir().join("locks").join(name), report)
+        Lock::take(&self.lock_path(name), report)
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.hooks_dir().join("locks").join(name)
     }
 
     /// An absolute path of the system that this tree belongs to.

@@ -74,7 +74,8 @@ const KEPT: &str = "kept\n";
 /// or comes back.
 const UNDONE: &str = "undone\n";
 
-fn journals(tree: &Tree) -> PathBuf {
+/// Where the journals are; one is named by its transaction, and is the last thing of it to go.
+pub(super) fn journals(tree: &Tree) -> PathBuf {
     tree.hooks_dir().join("journal")
 }
 
