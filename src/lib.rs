@@ -45,7 +45,8 @@
 //! the module's sources and conf, compilers, environment, installed dependencies
 //! (`build/stored.rs`). The next one with the same inputs takes the modules from there, is checked,
 //! signed and kept like any other, and says and leaves the same. What cannot be told in advance is
-//! compiled.
+//! compiled. What the kept modules were made of is noted ([`tree::made`]), so that `dkms doctor` can tell
+//! which of them would be made otherwise today.
 //!
 //! # Records
 //!

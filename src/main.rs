@@ -73,6 +73,7 @@ fn changes_something(action: &Action) -> bool {
             | Action::Critical { .. }
             | Action::Log { .. }
             | Action::Replay { dry_run: true, .. }
+            | Action::Doctor { repair: false }
     );
     !reads && *action != Action::Gate { release: None }
 }

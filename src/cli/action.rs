@@ -94,6 +94,9 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
     if flags.dry_run && verb != Verb::Replay {
         return Err(invalid("dry-run", "only the action replay has it"));
     }
+    if flags.repair && verb != Verb::Doctor {
+        return Err(invalid("repair", "only the action doctor has it"));
+    }
     let run = if matches!(verb, Verb::Log | Verb::Replay) && flags.protocol.is_none() {
         run(&mut words)?
     } else {
@@ -157,6 +160,7 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         }
         Verb::Critical => Action::Critical { targets },
         Verb::Log => Action::Log { run },
+        Verb::Doctor => Action::Doctor { repair: flags.repair },
         Verb::Replay => Action::Replay {
             what: protocol.unwrap_or(Replayed::Run(run.unwrap_or(Run::Last))),
             dry_run: flags.dry_run,

@@ -302,11 +302,12 @@ fn takes(verb: Verb, option: &str) -> bool {
         }
         "all-kernels" => verb == Verb::Autoinstall,
         "protocol" | "dry-run" => verb == Verb::Replay,
-        "kernel" | "arch" if matches!(verb, Verb::Log | Verb::Replay) => false,
+        "repair" => verb == Verb::Doctor,
+        "kernel" | "arch" if matches!(verb, Verb::Log | Verb::Replay | Verb::Doctor) => false,
         "rpm_safe_upgrade" => matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Remove),
         "json" => {
             let tell = [Verb::Status, Verb::Gate, Verb::Critical, Verb::RebootSafe, Verb::Verify, Verb::Log];
-            verb == Verb::Replay || tell.contains(&verb)
+            matches!(verb, Verb::Replay | Verb::Doctor) || tell.contains(&verb)
         }
         _ => verb != Verb::Hook,
     }

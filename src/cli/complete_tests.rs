@@ -116,7 +116,8 @@ fn the_action_comes_first(#[case] line: &str) {
 #[case::status("status --j", &["--json", "--all"], &["--source-only"])]
 #[case::matching("match -", &["--templatekernel"], &["--archive"])]
 #[case::autoinstall("autoinstall -", &["--kernelver", "--all-kernels"], &["--module", "-v"])]
-#[case::log("log -", &["--json"], &["--dry-run", "-k"])]
+#[case::log("log -", &["--json"], &["--dry-run", "--repair", "-k"])]
+#[case::doctor("doctor -", &["--json", "--repair", "--root"], &["-k", "--module", "--all"])]
 #[case::replay("replay -", &["--json", "--dry-run", "--protocol", "--force"], &["-k", "--module"])]
 #[case::hook("hook -", &[], &["--root", "--force"])]
 fn options_are_those_that_mean_something(#[case] line: &str, #[case] some: &[&str], #[case] none: &[&str]) {

@@ -48,6 +48,7 @@ pub(super) struct Flags {
     pub json: bool,
     pub protocol: Option<String>,
     pub dry_run: bool,
+    pub repair: bool,
     pub help: bool,
     pub version: bool,
     /// The deprecated options given, with their dashes.
@@ -124,6 +125,7 @@ pub fn command() -> Command {
         .arg(value("root", (None, "root"), "dir").help("work on the system image in this directory"))
         .arg(value("protocol", (None, "protocol"), "protocol").help("replay: a hook, with the words given"))
         .arg(switch("dry-run").help("replay: only tell what would be done"))
+        .arg(switch("repair").help("doctor: mend what can be mended without loss"))
         .arg(switch("json").help("machine-readable output, of what only tells"))
         .arg(switch("quiet").short('q').help("print errors and warnings only"))
         .arg(switch("verbose").help("show the commands that are run"))
@@ -190,6 +192,7 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
         json: matches.get_flag("json"),
         protocol: protocol.filter(|name| !name.is_empty()),
         dry_run: matches.get_flag("dry-run"),
+        repair: matches.get_flag("repair"),
         help: matches.get_flag("help"),
         version: matches.get_flag("version"),
         deprecated: DEPRECATED

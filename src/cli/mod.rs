@@ -220,6 +220,11 @@ pub enum Action {
         /// `--dry-run`: tell, do not do.
         dry_run: bool,
     },
+    /// `doctor`: what is wrong, and how to mend it.
+    Doctor {
+        /// `--repair`: mend what can be mended.
+        repair: bool,
+    },
     Version,
     Help,
 }

@@ -133,6 +133,8 @@ fn mktarball(targets: TargetArgs, all: bool, content: ArchiveContent, archive: O
 #[case::reboot_safe("reboot-safe", Action::RebootSafe)]
 #[case::verify("verify -k 6.1.0-56-amd64 --json", Action::Verify { module: None, targets: on_k() })]
 #[case::verify_one("verify foo/1.0", Action::Verify { module: Some(named("foo", "1.0")), targets: none() })]
+#[case::doctor("doctor --json", Action::Doctor { repair: false })]
+#[case::doctor_repair("doctor --repair", Action::Doctor { repair: true })]
 #[case::log("log --json", Action::Log { run: None })]
 #[case::log_one("log 12", Action::Log { run: Some(Run::Number(12)) })]
 #[case::log_last("log last", Action::Log { run: Some(Run::Last) })]

@@ -26,10 +26,11 @@ pub(super) enum Verb {
     Critical,
     Log,
     Replay,
+    Doctor,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -52,6 +53,7 @@ impl Verb {
         Self::Critical,
         Self::Log,
         Self::Replay,
+        Self::Doctor,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -78,6 +80,7 @@ impl Verb {
             Self::Critical => "critical",
             Self::Log => "log",
             Self::Replay => "replay",
+            Self::Doctor => "doctor",
         }
     }
 
@@ -105,6 +108,7 @@ impl Verb {
             Self::Critical => "show what a kernel needs to boot this machine, and why",
             Self::Log => "show the runs that changed something, or one of them",
             Self::Replay => "do by hand what a run or a package manager's hook does",
+            Self::Doctor => "look for what is wrong, and how to mend it (or --repair)",
         }
     }
 
@@ -123,6 +127,7 @@ impl Verb {
                 | Self::Critical
                 | Self::Log
                 | Self::Replay
+                | Self::Doctor
         )
     }
 

@@ -44,12 +44,17 @@ pub(super) fn prerm(session: &Session, target: &Target) -> Result<()> {
 /// goes with its modules.
 pub fn kernel_gone(session: &Session, kernel: &KernelRelease) {
     let target = Target { kernel: kernel.clone(), arch: session.tree.arch.clone() };
-    let removed = session.begin_changes().and_then(|()| prerm(session, &target));
-    let forgotten = Verdict::forget(&session.tree, kernel);
-    let entries = bls::remove_held(&session.tree, kernel, &|_| true);
-    if let Err(error) = removed.and(forgotten).and(entries) {
+    if let Err(error) = forget_kernel(session, &target) {
         session.report.warning(format_args!("removing the modules of kernel {kernel}, ignoring: {error:#}"));
     }
+}
+
+/// The same for whoever has to know of failures. One thing that fails keeps none of the others.
+pub(super) fn forget_kernel(session: &Session, target: &Target) -> Result<()> {
+    let removed = session.begin_changes().and_then(|()| prerm(session, target));
+    let forgotten = Verdict::forget(&session.tree, &target.kernel);
+    let entries = bls::remove_held(&session.tree, &target.kernel, &|_| true);
+    removed.and(forgotten).and(entries)
 }
 
 /// Undoes what there is of every wanted module; returns whether something was installed.

@@ -8,6 +8,7 @@ mod autoinstall;
 pub mod call;
 mod complete;
 mod critical;
+mod doctor;
 mod each;
 mod engine;
 pub mod foretell;
@@ -69,6 +70,7 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         Action::Complete(question) => complete::complete(session, &question)?,
         Action::Critical { targets } => critical::show(session, &targets)?,
         Action::Log { run } => log::log(session, run)?,
+        Action::Doctor { repair } => return doctor::doctor(session, repair),
         // Protocols have a front of their own, and so have those who call them again.
         Action::Hook { .. } | Action::Replay { .. } => {}
         Action::Add { module } => {

@@ -28,7 +28,7 @@ overlay=lowerdir=/usr,upperdir=$root/.overlay/usr,workdir=$root/.overlay/work
 mount -t overlay golden -o "$overlay" "$root/usr" 2>/dev/null ||
     mount -t overlay golden -o "userxattr,$overlay" "$root/usr"
 for hidden in src lib/modules lib/dkms; do
-    mount -t tmpfs golden "$root/usr/$hidden"
+    mount -t tmpfs -o mode=755 golden "$root/usr/$hidden"
 done
 [ ! -e /etc/ld.so.cache ] || cp /etc/ld.so.cache "$root/etc/"
 if [ -d /etc/alternatives ]; then
