@@ -11,11 +11,11 @@ mod registered;
 mod repair;
 mod system;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::io::Write;
 
 use super::session::Session;
 use crate::module::Target;
