@@ -40,6 +40,8 @@ pub struct Session {
     os_release_is_there: bool,
     /// The module that the command line names, which is the one that `-c` is for.
     asked: OnceLock<ModuleId>,
+    /// The same for the whole run, whatever is written meanwhile.
+    policy: OnceLock<Policy>,
     scope: OnceLock<Scope>,
 }
 
@@ -86,6 +88,7 @@ impl Session {
             report,
             recorder,
             asked: OnceLock::new(),
+            policy: OnceLock::new(),
             scope: OnceLock::new(),
         })
     }
@@ -124,7 +127,11 @@ impl Session {
     /// The policy of this machine; an unreadable one is an error, because it may name what the
     /// machine needs to boot.
     pub fn policy(&self) -> Result<Policy> {
-        registered::policy(&self.tree.root)
+        if let Some(policy) = self.policy.get() {
+            return Ok(policy.clone());
+        }
+        let policy = registered::policy(&self.tree.root)?;
+        Ok(self.policy.get_or_init(|| policy).clone())
     }
 
     /// The gate under a policy.
