@@ -6,7 +6,8 @@
 # need PROGRAM HINT…: stops where a program is missing that packages are made with.
 need() {
     command -v "$1" >/dev/null && return
-    echo "make ${0##*/}: there is no $1 here (${*:2})" | sed 's/\.sh:/:/' >&2
+    local script=${0##*/}
+    echo "make ${script%.sh}: there is no $1 here (${*:2})" >&2
     exit 1
 }
 

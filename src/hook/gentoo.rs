@@ -13,7 +13,6 @@ use super::{Event, bring_up_to_date, target};
 use crate::commands::Caller;
 use crate::commands::foretell::{self, Afterwards, Kernel};
 use crate::commands::session::Session;
-use crate::gate::loader;
 use crate::kernel::KernelRelease;
 
 /// The stage, the kernel, and its image, which may be relative to the directory of the call.
@@ -56,7 +55,8 @@ fn by_hand(session: &Session, kernel: &KernelRelease) -> Result<u8> {
 
 /// What is held here is nowhere that a boot loader could find it.
 fn tell_the_way_on(session: &Session, kernel: &KernelRelease) {
-    if loader::kernel_image(&session.tree, kernel).is_none() {
+    // Beside its modules there may be one all the same, which no boot loader reads.
+    if !session.tree.path(format!("/boot/vmlinuz-{kernel}")).exists() {
         session.report.err(format_args!(
             "dkms: Kernel {kernel} is not in /boot. Once it has its modules, install it again: make install in \
              its sources, or emerge --config of its package."
