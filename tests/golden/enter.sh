@@ -36,7 +36,8 @@ if [ -d /etc/alternatives ]; then
     mount --bind /etc/alternatives "$root/etc/alternatives"
 fi
 cp -rP "$base/etc" "$root/"
-cp "$base"/usr/sbin/* "$root$sbin/"
+# This machine's may be links to elsewhere, out of the root.
+cp --remove-destination "$base"/usr/sbin/* "$root$sbin/"
 [ -z "$helpers" ] || cp -rP "$helpers/." "$root/usr/lib/dkms/"
 rm -f "$root$sbin/dkms"
 touch "$root$sbin/dkms"
