@@ -153,6 +153,32 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("keeping the modification time of {}", to.display()))
 }
 
+/// Makes a file, a link or a directory with all it holds a user's, and of the group of that number; who
+/// owns it may write to it. Links are not followed.
+pub fn give(path: &Path, user: u32) -> Result<()> {
+    give_alone(path, user)?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), user)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same without what a directory holds.
+pub fn give_alone(path: &Path, user: u32) -> Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    let mode = meta.permissions().mode();
+    let wanted = mode | if meta.is_dir() { 0o700 } else { 0o600 };
+    if (meta.uid(), meta.gid()) != (user, user) {
+        fs_err::os::unix::fs::lchown(path, Some(user), Some(user))?;
+    }
+    if wanted != mode && !meta.is_symlink() {
+        fs::set_permissions(path, PermissionsExt::from_mode(wanted & 0o777))?;
+    }
+    Ok(())
+}
+
 /// Removes a file, a link or a directory with all it holds; nothing there is fine.
 pub fn remove(path: &Path) -> Result<()> {
     let kind = match fs::symlink_metadata(path) {

@@ -114,6 +114,22 @@ impl Lock {
         try_flock(open(path)?)?.ok().map(Self::held).transpose()
     }
 
+    /// Takes the first of several locks that nobody holds, waiting until there is one. Returns its
+    /// position as well.
+    pub fn take_any(paths: &[PathBuf]) -> Result<(usize, Self)> {
+        loop {
+            for (at, path) in paths.iter().enumerate() {
+                if let Some(lock) = Self::try_take(path)? {
+                    return Ok((at, lock));
+                }
+            }
+            if paths.is_empty() || signals::caught().is_some() {
+                bail!("none of {} is free", paths.len());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
     /// Takes the lock on a file that must be there already; its content stays.
     pub fn try_take_existing(path: &Path) -> Result<Option<Self>> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {

@@ -4,11 +4,13 @@
 
 pub mod ancestors;
 pub mod clock;
+pub mod confine;
 pub mod files;
 pub mod journal;
 pub mod lock;
 pub mod memory;
 pub mod mounts;
+pub mod namespace;
 pub mod report;
 pub mod root;
 pub mod signals;

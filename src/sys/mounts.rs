@@ -10,6 +10,8 @@ pub struct Mount {
     /// The directory of the file system that is mounted.
     pub root: String,
     pub point: String,
+    /// How it is mounted here: `rw,nosuid,relatime`.
+    pub flags: String,
     pub fs: String,
     /// What the file system calls its source: a device, a data set, a server's directory.
     pub source: String,
@@ -35,6 +37,7 @@ pub fn mounted(mountinfo: &str) -> Vec<Mount> {
             number: place.next()?.to_owned(),
             root: unescaped(place.next()?),
             point: unescaped(place.next()?),
+            flags: place.next().unwrap_or_default().to_owned(),
             fs: what.next()?.to_owned(),
             source: unescaped(what.next()?),
             options: unescaped(what.next().unwrap_or_default()),
@@ -89,7 +92,7 @@ mod tests {
             (first.number.as_str(), first.root.as_str(), first.point.as_str(), first.source.as_str()),
             ("98:0", "/mnt1", "/mnt two", "/dev/ro\\ot")
         );
-        assert_eq!(first.option("errors"), Some("continue"));
+        assert_eq!((first.option("errors"), first.flags.as_str()), (Some("continue"), "rw,noatime"));
         assert_eq!((mounts[1].fs.as_str(), mounts[1].source.as_str()), ("zfs", "rpool/ROOT/debian"));
         assert_eq!((mounts[2].fs.as_str(), mounts[2].source.as_str()), ("tmpfs", ""));
     }

@@ -10,7 +10,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 #[allow(clippy::disallowed_types)]
 use std::process::Command;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use fs_err::File;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
+use crate::sys::confine::Confinement;
 use crate::sys::{files, report, signals};
 
 /// Where programs are looked for.
@@ -63,13 +64,16 @@ pub enum Tool {
     Bash,
     Booster,
     Bsdtar,
+    Ccache,
     ClrBootManager,
     Depmod,
+    Distcc,
     DpkgDeb,
     DpkgQuery,
     Dracut,
     GrubEditenv,
     GrubMkconfig,
+    Icecc,
     KernelInstall,
     Kmod,
     Kmodsign,
@@ -82,6 +86,7 @@ pub enum Tool {
     Patch,
     Rpm,
     RunParts,
+    Sccache,
     Strip,
     UpdateGrub,
     UpdateInitramfs,
@@ -97,13 +102,16 @@ impl Tool {
             Self::Bash => "bash",
             Self::Booster => "booster",
             Self::Bsdtar => "bsdtar",
+            Self::Ccache => "ccache",
             Self::ClrBootManager => "clr-boot-manager",
             Self::Depmod => "depmod",
+            Self::Distcc => "distcc",
             Self::DpkgDeb => "dpkg-deb",
             Self::DpkgQuery => "dpkg-query",
             Self::Dracut => "dracut",
             Self::GrubEditenv => "grub-editenv",
             Self::GrubMkconfig => "grub-mkconfig",
+            Self::Icecc => "icecc",
             Self::KernelInstall => "kernel-install",
             Self::Kmod => "kmod",
             Self::Kmodsign => "kmodsign",
@@ -116,6 +124,7 @@ impl Tool {
             Self::Patch => "patch",
             Self::Rpm => "rpm",
             Self::RunParts => "run-parts",
+            Self::Sccache => "sccache",
             Self::Strip => "strip",
             Self::UpdateGrub => "update-grub",
             Self::UpdateInitramfs => "update-initramfs",
@@ -228,6 +237,7 @@ pub struct Run {
     shown: Vec<String>,
     limit: Option<Duration>,
     foreground: bool,
+    confinement: Option<Confinement>,
 }
 
 #[allow(clippy::disallowed_types)]
@@ -253,7 +263,31 @@ impl Run {
         }
         command.envs(LENT.get().into_iter().flatten().map(|(name, value)| (name, value)));
         let name = path.display().to_string();
-        Self { shown: vec![name.clone()], name, command, limit: None, foreground: false }
+        let shown = vec![name.clone()];
+        Self { shown, name, command, limit: None, foreground: false, confinement: None }
+    }
+
+    /// Like [`Self::new`], the program being kept from the rest of the system.
+    pub fn confined(tool: Tool, confinement: &Confinement) -> Result<Self> {
+        let found = Self::new(tool)?;
+        let mut run = Self::new(Tool::Bash)?.user(confinement.user);
+        // By its name, which programs give in their messages. The caller's TMPDIR is not lent to it.
+        run.command.args(Confinement::shell_arguments()).arg(tool.name()).env_remove("TMPDIR");
+        (run.name, run.shown) = (found.name, found.shown);
+        run.confinement = Some(confinement.clone());
+        Ok(run)
+    }
+
+    /// Has the program be of a user and the group of the same number, and of no other.
+    pub fn user(mut self, number: u32) -> Self {
+        // The standard library drops the further groups along with the user.
+        self.command.uid(number).gid(number);
+        self
+    }
+
+    /// Where the program is.
+    pub fn path(&self) -> PathBuf {
+        self.command.get_program().into()
     }
 
     /// Adds one argument.
@@ -384,7 +418,7 @@ impl Run {
         }
         let child = {
             let _nobody_writes = files::WRITING.write().unwrap_or_else(PoisonError::into_inner);
-            self.command.spawn()
+            self.spawn()
         };
         // Our copies of the pipes' write ends live in the Command: a reader would wait for them.
         let Self { name, command, limit, foreground, .. } = self;
@@ -416,6 +450,20 @@ impl Run {
                 errors: errors.map(joined).transpose().with_context(reading)?.unwrap_or_default(),
             })
         })
+    }
+
+    /// What a thread is confined to its children inherit, and nothing of it can be taken back.
+    fn spawn(&mut self) -> Result<Child> {
+        let command = &mut self.command;
+        let Some(confinement) = &self.confinement else { return Ok(command.spawn()?) };
+        let spawned = std::thread::scope(|scope| {
+            let confined = scope.spawn(move || {
+                confinement.enter()?;
+                Ok(command.spawn()?)
+            });
+            confined.join()
+        });
+        spawned.unwrap_or_else(|_| Err(anyhow!("its thread ended early")))
     }
 
     /// Runs to the end and fails unless the program succeeded; the error shows the command, its

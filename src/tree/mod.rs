@@ -14,7 +14,7 @@ pub mod transaction;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::kernel::KernelRelease;
 use crate::module::{Arch, ModuleId, Target};
@@ -22,6 +22,10 @@ use crate::sys::files;
 use crate::sys::lock::Lock;
 use crate::sys::report::Report;
 use crate::sys::root::Root;
+
+/// The numbers that neither distributions nor systemd give to anybody (systemd's "Users, Groups, UIDs and
+/// GIDs": below nobody's, unused).
+const USERS: std::ops::Range<u32> = 65520..65534;
 
 /// The directory in the source tree in which sources are staged.
 pub const SOURCE_STAGING: &str = ".dkms-source";
@@ -157,6 +161,20 @@ impl Tree {
     /// Guards the writing of the store of built modules, for short changes only; taken after any other.
     pub fn lock_store(&self, report: &Report) -> Result<Lock> {
         self.lock("store", report)
+    }
+
+    /// A user, and group, for one build: a number that no account has and that is its own as long as the
+    /// lock is held.
+    pub fn borrow_user(&self) -> Result<(u32, Lock)> {
+        let accounts = files::read_if_there(&self.path("/etc/passwd"))?.unwrap_or_default();
+        let has_account = |user: &u32| {
+            let number = user.to_string();
+            accounts.lines().any(|line| line.split(':').nth(2) == Some(&number))
+        };
+        let free: Vec<u32> = USERS.filter(|user| !has_account(user)).collect();
+        let locks: Vec<PathBuf> = free.iter().map(|user| self.lock_path(&format!("user-{user}"))).collect();
+        let (at, lock) = Lock::take_any(&locks).context("looking for a user for the build")?;
+        Ok((free[at], lock))
     }
 
     fn lock(&self, name: &str, report: &Report) -> Result<Lock> {

@@ -10,9 +10,7 @@ use fs_err as fs;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::sys::mounts::mounted;
-
-const NONE: Option<&str> = None;
+use crate::sys::namespace::{bind, keep_private, make_read_only, mount_points};
 
 /// Where things are in the scratch directory.
 const NEW: &str = "new";
@@ -33,7 +31,7 @@ impl View {
     /// Fails where mounting is not allowed, as in most containers.
     pub fn begin(scratch: &Path) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNS).context("leaving the mounts that everybody sees")?;
-        keep_private(scratch)?;
+        keep_private(&[scratch, Path::new("/usr")])?;
         let mut view = Self { scratch: scratch.to_owned(), is_tmpfs: false, layers: 0 };
         // Many file systems cannot carry an upper layer: another overlay, network file systems.
         if view.overlay(&view.probe()?, Path::new("/usr"), None, true).is_err() {
@@ -90,9 +88,7 @@ impl View {
             if covered.is_err() && !is_asked_for {
                 // No file system for layers: it is shown as it is, and cannot be changed.
                 bind(&layer.join("lower"), path)?;
-                let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-                mount(NONE, path, NONE, read_only, NONE)
-                    .with_context(|| format!("keeping {} from changes", path.display()))?;
+                make_read_only(path, MsFlags::empty())?;
             } else {
                 covered?;
             }
@@ -136,38 +132,4 @@ impl View {
         }
         Ok(())
     }
-}
-
-/// Keeps what is mounted from now on from everybody else. In a chroot / is often no mount point; what
-/// is mounted in it is seen all the same, and only below that may anything be mounted then.
-fn keep_private(scratch: &Path) -> Result<()> {
-    let whole = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
-    if whole.is_ok() {
-        return Ok(());
-    }
-    let mounted = mount_points()?;
-    for point in &mounted {
-        mount(NONE, point, NONE, MsFlags::MS_PRIVATE, NONE)
-            .with_context(|| format!("keeping what is mounted at {} from everybody else", point.display()))?;
-    }
-    for needed in [scratch, Path::new("/usr")] {
-        if !mounted.iter().any(|point| needed.starts_with(point)) {
-            bail!("{} is in a chroot that is no mount point", needed.display());
-        }
-    }
-    Ok(())
-}
-
-fn bind(from: &Path, to: &Path) -> Result<()> {
-    mount(Some(from), to, NONE, MsFlags::MS_BIND, NONE)
-        .with_context(|| format!("showing {} at {}", from.display(), to.display()))
-}
-
-/// Where something is mounted (proc(5), mountinfo, the fifth field), in the order of the paths.
-fn mount_points() -> Result<Vec<PathBuf>> {
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
-    let mut points: Vec<PathBuf> = mounted(&text).into_iter().map(|mount| mount.point.into()).collect();
-    points.sort();
-    points.dedup();
-    Ok(points)
 }
