@@ -141,10 +141,17 @@ pub enum Failure {
         compiler: String,
         advice: Option<String>,
     },
+    /// `remedy` says what to do about the sandbox, if that may be why.
     BuildFailed {
         target: Target,
         log: String,
         first_error: Option<String>,
+        remedy: Option<String>,
+    },
+    /// The policy requires a sandbox for the module's build, and none is to be had.
+    NoSandbox {
+        why: String,
+        module: String,
     },
     ResultMissing {
         file: String,
@@ -217,6 +224,7 @@ pub enum Failure {
         code: u8,
         log: String,
         first_error: Option<String>,
+        remedy: Option<String>,
     },
     PreInstallFailed,
     Autoinstall,
@@ -265,9 +273,15 @@ impl Failure {
 }
 
 /// Where to read on, and what to look for there.
-fn consult(f: &mut fmt::Formatter<'_>, log: &str, first_error: Option<&str>) -> fmt::Result {
+fn consult(
+    f: &mut fmt::Formatter<'_>,
+    log: &str,
+    first_error: Option<&str>,
+    remedy: Option<&str>,
+) -> fmt::Result {
     let first_error = first_error.unwrap_or("none, nothing there says why");
-    write!(f, "\nConsult {log} for more information.\nThe first error in it: {first_error}")
+    write!(f, "\nConsult {log} for more information.\nThe first error in it: {first_error}")?;
+    remedy.map_or(Ok(()), |remedy| write!(f, "\n{remedy}"))
 }
 
 impl Case {
@@ -293,7 +307,7 @@ impl Case {
             NotNewer | SameVersion | SameUnversioned | Obsolete | InstallAborted | Depmod => 6,
             ResultMissing | NotLoadable => 7,
             BothOnly | BadConf | NoSource => 8,
-            BuildFailed | CompilerMissing => 10,
+            BuildFailed | CompilerMissing | NoSandbox => 10,
             Autoinstall => 11,
             DependsMissing | AutoinstallDepends => 13,
             EmptyValue => 16,
@@ -428,10 +442,16 @@ impl fmt::Display for Failure {
                 write!(f, "There is no compiler for kernel {target} here: {compiler} is not installed.")?;
                 advice.as_ref().map_or(Ok(()), |advice| write!(f, "\n{advice}"))
             }
-            BuildFailed { target, log, first_error } => {
+            BuildFailed { target, log, first_error, remedy } => {
                 write!(f, "Bad return status for module build on kernel: {target}")?;
-                consult(f, log, first_error.as_deref())
+                consult(f, log, first_error.as_deref(), remedy.as_deref())
             }
+            NoSandbox { why, module } => write!(
+                f,
+                "No sandbox can be made for the build of {module}, and policy requires one: {why}.\n\
+                 To build it without, put sandbox = \"off\" into [module.\"{module}\"] of a file in \
+                 /etc/dkms/policy.d/."
+            ),
             ResultMissing { file, target, log } => write!(
                 f,
                 "Build of {file} failed for: {target}\n\
@@ -447,7 +467,7 @@ impl fmt::Display for Failure {
             PatchLeaves { patch } => write!(f, "Patch {patch} as specified in dkms.conf contains '..' path component."),
             PatchFailed { patch, log, first_error } => {
                 write!(f, "Application of patch {patch} failed.")?;
-                consult(f, log, first_error.as_deref())
+                consult(f, log, first_error.as_deref(), None)
             }
             Excluded { conf, id } => write!(
                 f,
@@ -491,9 +511,9 @@ impl fmt::Display for Failure {
                 "Problems with depmod detected for kernel {kernel}. The modules are back to what they were before.\n\
                  Run depmod -a {kernel} by hand to see why."
             ),
-            Script { name, code, log, first_error } => {
+            Script { name, code, log, first_error, remedy } => {
                 write!(f, "The {name} script failed with status {code}.")?;
-                consult(f, log, first_error.as_deref())
+                consult(f, log, first_error.as_deref(), remedy.as_deref())
             }
             PreInstallFailed => f.write_str("pre_install failed, aborting install.\nYou may override by specifying --force."),
             Autoinstall => f.write_str(

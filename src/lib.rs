@@ -48,6 +48,12 @@
 //! compiled. What the kept modules were made of is noted ([`tree::made`]), so that `dkms doctor` can tell
 //! which of them would be made otherwise today.
 //!
+//! # Builds are kept from the machine
+//!
+//! What a module's conf has us run (`build/sandbox.rs`) is another user's, in namespaces and under
+//! Landlock ([`sys::confine`]): a thread of ours is confined, starts one program and ends. What was lent
+//! to that user is looked at when its programs have ended, links out of it not followed, and is root's again.
+//!
 //! # Records
 //!
 //! What a run changes is noted where it happens (`commands/record.rs`) and kept ([`tree::runs`]), with

@@ -28,7 +28,7 @@ pub(super) fn first_error(log: &str) -> Option<String> {
 }
 
 /// What the program of the last step said (see `MakeLog::step`).
-fn last_step(log: &str) -> &str {
+pub(super) fn last_step(log: &str) -> &str {
     let step = log.rfind("\n# command: ").map_or(log, |at| &log[at + 1..]);
     step.strip_prefix("# command: ").and_then(|step| step.split_once('\n')).map_or(step, |(_, said)| said)
 }
@@ -71,6 +71,8 @@ fn kind(line: &str) -> Option<Kind> {
         return Some(Kind::Cause);
     }
     let complaint = has(&["No such file or directory", "Permission denied", "not found", "cannot find"])
+        || has(&["Operation not permitted", "Network is unreachable", "Could not resolve host"])
+        || has(&["Temporary failure in name resolution"])
         || has(&["Exec format error", "syntax error", "Segmentation fault", "FAILED at ", "Can't locate "])
         || has(&["Error: ", "Error! ", "ERROR: ", "ERROR! ", "error: ", "fatal: "]);
     complaint.then_some(Kind::Complaint)

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fs_err as fs;
 
 use super::log::MakeLog;
+use super::sandbox::Sandbox;
 use super::symbols::{self, Built, Sources};
 use super::{Build, Product};
 use crate::failure::Failure;
@@ -20,7 +21,12 @@ use crate::tree::transaction::{Applied, Transaction};
 pub const STAGING: &str = ".dkms-kept-";
 
 /// Strips and checks the results; gives their images in the order of the products.
-pub(super) fn results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Result<Vec<Vec<u8>>> {
+pub(super) fn results(
+    build: &Build<'_>,
+    build_dir: &Path,
+    sandbox: &Sandbox,
+    log: &MakeLog,
+) -> Result<Vec<Vec<u8>>> {
     let products = build.products();
     for product in &products {
         if !product.path.is_file() {
@@ -28,6 +34,11 @@ pub(super) fn results(build: &Build<'_>, build_dir: &Path, log: &MakeLog) -> Res
             let (target, log) = (build.target.clone(), log.path().display().to_string());
             return Err(Failure::ResultMissing { file, target, log }.into());
         }
+    }
+    let symbols = build_dir.join("Module.symvers");
+    let read = products.iter().map(|product| &product.path).chain([&symbols]);
+    if let Some(link) = read.into_iter().find(|path| !sandbox.may_be_read(path)) {
+        bail!("{} is a link out of the build directory", link.display());
     }
     strip(build, &products, log)?;
     let read = products.iter().map(|product| Ok(fs::read(&product.path)?));
@@ -57,7 +68,7 @@ pub(super) fn tidy(build: &Build<'_>) {
 
 /// Keeps the log once more, with what was added since.
 pub(super) fn keep_log(build: &Build<'_>, log: &MakeLog) -> Result<()> {
-    fs::copy(log.path(), build.tree.target_dir(build.id, build.target).join("log/make.log"))?;
+    fs::write(build.tree.target_dir(build.id, build.target).join("log/make.log"), log.text()?)?;
     Ok(())
 }
 
@@ -94,7 +105,7 @@ fn keep_images(
     if symbols.is_file() {
         fs::copy(symbols, modules.join("Module.symvers"))?;
     }
-    fs::copy(log.path(), logs.join("make.log"))?;
+    fs::write(logs.join("make.log"), log.text()?)?;
     for (name, version) in build.built_against {
         fs::write(staged.path().join(format!(".dep_{name}")), format!("{version}\n"))?;
     }

@@ -2,14 +2,14 @@
 //! make.log: everything that the steps of a build said, in dkms's layout. Which line of it tells
 //! why a build failed is known in `cause`.
 
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
 use fs_err::{File, OpenOptions};
 
-use super::cause::first_error;
+use super::cause::{first_error, last_step};
 use crate::module::{ModuleId, Target};
 use crate::sys::files;
 use crate::sys::tools::{Ended, Output, Run};
@@ -44,7 +44,7 @@ impl MakeLog {
 
     /// Starts a log without a header, in the place of an earlier one.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         file.set_len(0)?;
         Ok(Self { file })
     }
@@ -52,6 +52,20 @@ impl MakeLog {
     /// Where the log is.
     pub fn path(&self) -> PathBuf {
         self.file.path().to_owned()
+    }
+
+    /// All that has been logged. What a build has put into the log's place meanwhile is not it.
+    pub fn text(&self) -> Result<Vec<u8>> {
+        let mut text = Vec::new();
+        let mut file = &self.file;
+        file.rewind()?;
+        file.read_to_end(&mut text)?;
+        Ok(text)
+    }
+
+    /// What the program of the last step said.
+    pub fn last_step(&self) -> Option<String> {
+        Some(last_step(&String::from_utf8_lossy(&self.text().ok()?)).to_owned())
     }
 
     /// Runs one step and logs it: title, the command as `shown`, output, exit code, time.
@@ -87,8 +101,7 @@ impl MakeLog {
         if ended.timed_out() {
             return Some(TOO_LONG.to_owned());
         }
-        let text = fs_err::read(self.file.path()).ok()?;
-        let line = first_error(&String::from_utf8_lossy(&text)).or_else(|| self.full_disk())?;
+        let line = first_error(&String::from_utf8_lossy(&self.text().ok()?)).or_else(|| self.full_disk())?;
         // A log is not to play tricks on the terminal of whoever reads the message.
         let line = console::strip_ansi_codes(&line);
         Some(line.chars().filter(|char| !char.is_control()).take(200).collect())

@@ -7,10 +7,12 @@ mod cause;
 pub mod cross;
 pub mod jobs;
 mod keep;
+mod launcher;
 pub use keep::STAGING;
 pub mod keys;
 pub mod log;
 mod prepare;
+mod sandbox;
 pub use prepare::{has_source, script_command};
 pub mod sign;
 mod stored;
@@ -24,6 +26,7 @@ use anyhow::Result;
 
 use crate::conf::compressors::Compressors;
 use crate::conf::make;
+use crate::conf::policy;
 use crate::failure::Failure;
 use crate::module::{ModuleId, Target};
 use crate::store::Store;
@@ -36,6 +39,7 @@ use crate::tree::registered::Loaded;
 use cross::Cross;
 use jobs::{Jobs, named_jobs};
 use log::MakeLog;
+use sandbox::Sandbox;
 use sign::Signer;
 use symbols::KernelSymbols;
 
@@ -46,6 +50,10 @@ pub struct Build<'a> {
     pub jobs: &'a Jobs,
     pub report: &'a Report,
     pub limit: Option<Duration>,
+    /// What is to stand before the compilers.
+    pub launcher: Option<policy::Launcher>,
+    /// Whether its own build system is kept from the rest of the machine.
+    pub sandbox: policy::Sandbox,
     pub id: &'a ModuleId,
     pub target: &'a Target,
     pub loaded: &'a Loaded,
@@ -101,22 +109,26 @@ impl Build<'_> {
         }
         let build_dir = prepare::build_dir(self.tree, self.id)?;
         let mut log = MakeLog::start(&build_dir, self.id, self.target)?;
-        prepare::patch(self, &build_dir, &mut log)?;
+        let mut sandbox = Sandbox::open(self, &build_dir)?;
+        prepare::patch(self, &build_dir, &sandbox, &mut log)?;
         if let Some(script) = &self.loaded.conf.scripts.pre_build {
-            self.script("pre_build", script, &mut log)?;
+            self.script("pre_build", script, &sandbox, &mut log)?;
         }
-        self.make(&mut log)?;
-        let images = keep::results(self, &build_dir, &log)?;
+        self.make(&sandbox, &mut log)?;
+        let images = keep::results(self, &build_dir, &sandbox, &log)?;
         let kept = keep::keep(self, &build_dir, &images, &[], &log)?;
         if let Some(script) = &self.loaded.conf.scripts.post_build {
             // It may look for the files where they are kept, and what it says belongs to the log.
-            if let Err(error) = self.script("post_build", script, &mut log) {
+            let lent = sandbox.lend(&self.tree.target_dir(self.id, self.target));
+            if let Err(error) = lent.and_then(|()| self.script("post_build", script, &sandbox, &mut log)) {
+                drop(sandbox);
                 kept.undo()?;
                 keep::tidy(self);
                 return Err(error);
             }
             keep::keep_log(self, &log)?;
         }
+        drop(sandbox);
         kept.keep()?;
         stored::note(self, of.as_ref());
         files::remove(&build_dir)?;
@@ -143,11 +155,11 @@ impl Build<'_> {
         Command { line: if ours { line("") } else { whole }, shown, ours }
     }
 
-    fn make(&self, log: &mut MakeLog) -> Result<()> {
+    fn make(&self, sandbox: &Sandbox, log: &mut MakeLog) -> Result<()> {
         let Command { line, shown, ours } = self.command();
         // One of ours whose conf says -jN leaves the jobserver all the same.
         let permit = self.jobs.take(named_jobs(&line))?;
-        let mut run = self.bash(&line)?;
+        let mut run = self.bash(sandbox, &line)?;
         if ours {
             run = run.jobserver(self.jobs.client());
         }
@@ -163,12 +175,13 @@ impl Build<'_> {
             return Ok(());
         }
         self.failed(&ended, &shown);
+        let remedy = sandbox.remedy(log);
         let (log, first_error) = (log.path().display().to_string(), log.first_error(&ended));
-        Err(Failure::BuildFailed { target: self.target.clone(), log, first_error }.into())
+        Err(Failure::BuildFailed { target: self.target.clone(), log, first_error, remedy }.into())
     }
 
     /// Runs one of the module's scripts in the build directory, its output in make.log.
-    fn script(&self, name: &'static str, words: &str, log: &mut MakeLog) -> Result<()> {
+    fn script(&self, name: &'static str, words: &str, sandbox: &Sandbox, log: &mut MakeLog) -> Result<()> {
         let build_dir = self.tree.build_dir(self.id);
         let Some(command) = prepare::script_command(self.tree, self.id, &build_dir, words) else {
             self.report.line("");
@@ -177,15 +190,17 @@ impl Build<'_> {
         };
         let permit = self.jobs.take(1)?;
         self.begin(&format!("Running the {name} script"), &command);
-        let ended = log.step(&format!("Running the {name} script"), &command, self.bash(&command)?)?;
+        let run = self.bash(sandbox, &command)?;
+        let ended = log.step(&format!("Running the {name} script"), &command, run)?;
         drop(permit);
         if ended.success() {
             self.report.out(" done.\n");
             return Ok(());
         }
         self.failed(&ended, &command);
+        let remedy = sandbox.remedy(log);
         let (log, first_error) = (log.path().display().to_string(), log.first_error(&ended));
-        Err(Failure::Script { name, code: ended.code(), log, first_error }.into())
+        Err(Failure::Script { name, code: ended.code(), log, first_error, remedy }.into())
     }
 
     /// A step's title, or its command when the user wants to see commands.
@@ -216,8 +231,9 @@ impl Build<'_> {
     }
 
     /// Runs a command of the conf's.
-    fn bash(&self, command: &str) -> Result<Run> {
-        Ok(Run::new(Tool::Bash)?
+    fn bash(&self, sandbox: &Sandbox, command: &str) -> Result<Run> {
+        Ok(sandbox
+            .run(Tool::Bash)?
             .arg("-c")
             .arg(self.shell_script(command))
             .english()

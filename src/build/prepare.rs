@@ -9,10 +9,11 @@ use fs_err as fs;
 
 use super::Build;
 use super::log::MakeLog;
+use super::sandbox::Sandbox;
 use crate::failure::Failure;
 use crate::module::ModuleId;
 use crate::sys::files;
-use crate::sys::tools::{Run, Tool};
+use crate::sys::tools::Tool;
 use crate::tree::Tree;
 
 /// Whether a module's source tree holds anything to build; a conf alone is no source.
@@ -55,7 +56,7 @@ fn overlay(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Applies the conf's patches in order.
-pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> Result<()> {
+pub(super) fn patch(build: &Build<'_>, build_dir: &Path, sandbox: &Sandbox, log: &mut MakeLog) -> Result<()> {
     for patch in build.loaded.conf.patches_for(&build.target.kernel) {
         if Path::new(patch).components().any(|part| part == std::path::Component::ParentDir) {
             return Err(Failure::PatchLeaves { patch: patch.to_owned() }.into());
@@ -67,7 +68,8 @@ pub(super) fn patch(build: &Build<'_>, build_dir: &Path, log: &mut MakeLog) -> R
         }
         let shown = patch_command(patch);
         build.begin(&format!("Applying patch {patch}"), &shown);
-        let run = Run::new(Tool::Patch)?
+        let run = sandbox
+            .run(Tool::Patch)?
             .arg("-p1")
             .english()
             .envs(build.variables)

@@ -90,6 +90,8 @@ impl Host {
         then(&Build {
             jobs: &Jobs::new(Some(self.jobs), 1).unwrap(),
             report: &Report::new(true, false),
+            launcher: None,
+            sandbox: Default::default(),
             limit: None,
             id: &id,
             target: &target,

@@ -38,8 +38,12 @@ pub(super) struct Engine<'a> {
     /// What there is to say about signing, if not before everything else: the item whose title
     /// goes before it.
     signing: Option<(usize, Report)>,
-    limit: Option<Duration>,
+    policy: &'a Policy,
 }
+
+/// How long a command of a build may take where the policy does not say: longer than any does that
+/// is still at work.
+const USUAL_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 /// What became of each module, and the swaps (by item) that a successful depmod makes final.
 pub(super) type Worked = (Vec<(ModuleId, Done)>, Vec<(usize, Applied)>);
@@ -83,7 +87,7 @@ impl<'a> Engine<'a> {
             signer: None,
             store: Store::new(&session.tree, policy),
             signing: None,
-            limit: policy.timeout,
+            policy,
         };
         engine.prepare_signing()?;
         Ok(engine)
@@ -308,7 +312,9 @@ impl<'a> Engine<'a> {
             tree,
             jobs: &self.jobs,
             report,
-            limit: self.limit,
+            limit: Some(self.policy.timeout.unwrap_or(USUAL_LIMIT)),
+            launcher: self.policy.launcher,
+            sandbox: self.policy.sandbox(item.loaded.conf.names()),
             id,
             target,
             loaded: &item.loaded,

@@ -101,6 +101,13 @@ pub struct ModuleConf {
     pub deprecated: Vec<String>,
 }
 
+impl ModuleConf {
+    /// The names by which a policy may speak of the module: its own, then those of its files.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.id.name()).chain(self.records.iter().map(|record| record.dest_name.as_str()))
+    }
+}
+
 /// The variables seen as directives: an empty one counts as unset, and a carriage return at the
 /// end of a value belongs to the line.
 pub(super) struct Directives<'a>(&'a Variables);

@@ -40,6 +40,28 @@ pub enum Preflight {
     Off,
 }
 
+/// What stands before the compilers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Launcher {
+    Ccache,
+    Sccache,
+    Distcc,
+    Icecc,
+}
+
+/// Whether a module's own build system is kept from the rest of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    /// As far as the system lets us.
+    #[default]
+    Auto,
+    /// It is not built otherwise.
+    Require,
+    Off,
+}
+
 /// Who makes initramfs images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,6 +93,10 @@ pub struct Policy {
     pub jobs: Option<NonZeroU32>,
     /// `[build] memory`, in MiB: how much a compiler may need; 0 for as many of them as processors.
     pub memory: Option<u32>,
+    /// `[build] launcher`
+    pub launcher: Option<Launcher>,
+    /// `[build] sandbox`
+    pub sandbox: Sandbox,
     /// `[build] timeout`, given in seconds: how long one module may build.
     pub timeout: Option<Duration>,
     /// `[initramfs] generator`
@@ -84,6 +110,8 @@ pub struct Policy {
     /// `[module.NAME] initramfs`, by name: whether the module has to be there. Not where that is to
     /// be found out ("auto").
     pub module_initramfs: BTreeMap<String, bool>,
+    /// `[module.NAME] sandbox`, by name.
+    pub module_sandbox: BTreeMap<String, Sandbox>,
     /// `[module.NAME] store`, by name: whether what is built of the module is kept in the store.
     pub module_store: BTreeMap<String, bool>,
 }
@@ -106,6 +134,11 @@ impl Policy {
     /// Whether what the machine needs to boot is also found out by looking at the machine.
     pub fn detects(&self) -> bool {
         self.detect.unwrap_or(true)
+    }
+
+    /// How a module, by the first of its names that the policy knows, is built.
+    pub fn sandbox<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Sandbox {
+        names.find_map(|name| self.module_sandbox.get(name).copied()).unwrap_or(self.sandbox)
     }
 
     /// Whether policy calls a module boot-critical: its own table, else the list of `[boot]`;
@@ -160,6 +193,8 @@ struct Boot {
 struct Build {
     jobs: Option<NonZeroU32>,
     memory: Option<u32>,
+    launcher: Option<Launcher>,
+    sandbox: Option<Sandbox>,
     timeout: Option<NonZeroU32>,
 }
 
@@ -186,6 +221,7 @@ struct Locks {
 struct Module {
     critical: Option<bool>,
     initramfs: Option<Need>,
+    sandbox: Option<Sandbox>,
     store: Option<bool>,
 }
 
@@ -228,6 +264,8 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
         policy.preflight = file.boot.preflight.or(policy.preflight);
         policy.jobs = file.build.jobs.or(policy.jobs);
         policy.memory = file.build.memory.or(policy.memory);
+        policy.launcher = file.build.launcher.or(policy.launcher);
+        policy.sandbox = file.build.sandbox.unwrap_or(policy.sandbox);
         let seconds = |number: NonZeroU32| Duration::from_secs(number.get().into());
         policy.timeout = file.build.timeout.map(seconds).or(policy.timeout);
         policy.lock_timeout = file.locks.timeout.map(seconds).or(policy.lock_timeout);
@@ -236,6 +274,9 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
         for (name, module) in file.module {
             if let Some(critical) = module.critical {
                 policy.module_critical.insert(name.clone(), critical);
+            }
+            if let Some(sandbox) = module.sandbox {
+                policy.module_sandbox.insert(name.clone(), sandbox);
             }
             if let Some(store) = module.store {
                 policy.module_store.insert(name.clone(), store);
@@ -285,15 +326,18 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "[boot]\ncritical = [\"zfs\"]\ndetect = false\non_failure = \"abort\"\npreflight = \"off\"\n\
-                    [build]\njobs = 3\nmemory = 700\ntimeout = 600\n\
+                    [build]\njobs = 3\nmemory = 700\nlauncher = \"icecc\"\nsandbox = \"require\"\ntimeout = 600\n\
                     [initramfs]\ngenerator = \"update-initramfs\"\n[locks]\ntimeout = 9\n[store]\nsize = 0\n\
-                    [module.nvidia]\ncritical = true\nstore = false\n";
+                    [module.nvidia]\ncritical = true\nsandbox = \"off\"\nstore = false\n";
         let policy = merge(&[file("/p", text)]).unwrap();
         assert_eq!((policy.on_failure, policy.detects()), (OnFailure::Abort, false));
         assert_eq!(policy.preflight, Some(Preflight::Off));
         assert_eq!(policy.jobs.map(NonZeroU32::get), Some(3));
         assert_eq!(policy.memory, Some(700));
         assert_eq!(policy.timeout, Some(Duration::from_secs(600)));
+        assert_eq!(policy.launcher, Some(Launcher::Icecc));
+        assert_eq!(policy.sandbox(["zfs"].into_iter()), Sandbox::Require);
+        assert_eq!(policy.sandbox(["nvidia-current", "nvidia"].into_iter()), Sandbox::Off);
         assert_eq!(policy.lock_timeout, Some(Duration::from_secs(9)));
         assert_eq!(policy.generator, Generator::UpdateInitramfs);
         assert_eq!(policy.critical("zfs"), Some(true));
@@ -355,6 +399,7 @@ mod tests {
     #[case::zero("[build]\njobs = 0\n", 2, "jobs")]
     #[case::negative("[build]\ntimeout = -1\n", 2, "timeout")]
     #[case::size_in_words("[store]\nsize = \"1G\"\n", 2, "size")]
+    #[case::sandbox_by_another_word("[module.zfs]\nsandbox = \"no\"\n", 2, "sandbox")]
     #[case::syntax("[boot\ncritical = 1\n", 1, "")]
     #[case::twice("[build]\njobs = 1\njobs = 2\n", 3, "jobs")]
     fn errors_name_file_line_and_key(#[case] text: &str, #[case] line: usize, #[case] key: &str) {

@@ -71,9 +71,7 @@ impl<'a> Store<'a> {
     /// Whether what is built of a module is to be kept. Scripts around the build may do anything
     /// anywhere; only the administrator can say of such a module that nothing is missing without them.
     pub fn wants(&self, conf: &ModuleConf) -> bool {
-        let files = conf.records.iter().map(|record| record.dest_name.as_str());
-        let mut names = std::iter::once(conf.id.name()).chain(files);
-        let said = names.find_map(|name| self.policy.module_store.get(name).copied());
+        let said = conf.names().find_map(|name| self.policy.module_store.get(name).copied());
         let has_scripts = conf.scripts.pre_build.is_some() || conf.scripts.post_build.is_some();
         !self.is_off() && said.unwrap_or(!has_scripts)
     }

@@ -14,7 +14,7 @@ work=$1 base=$2 dkms=$3 helpers=$4
 root=$work/root
 
 mount -t tmpfs golden "$root"
-mkdir -p "$root"/{usr,dev,proc,tmp,run,root,boot,.golden,.overlay/usr,.overlay/work} "$root"/{etc/dkms,var/lib/dkms,var/tmp}
+mkdir -p "$root"/{usr,dev,proc,tmp,run,root,boot,.golden,.overlay/usr,.overlay/work} "$root"/{etc/dkms/policy.d,var/lib/dkms,var/tmp}
 for link in bin sbin lib lib32 libx32 lib64; do
     [ ! -L /$link ] || cp -P /$link "$root/$link"
 done
@@ -36,6 +36,10 @@ if [ -d /etc/alternatives ]; then
     mount --bind /etc/alternatives "$root/etc/alternatives"
 fi
 cp -rP "$base/etc" "$root/"
+# An ordinary user has no other users to build as.
+if [ "$(awk '{ print $3 }' /proc/self/uid_map)" = 1 ]; then
+    printf '[build]\nsandbox = "off"\n' >"$root/etc/dkms/policy.d/ordinary-user.toml"
+fi
 # This machine's may be links to elsewhere, out of the root.
 cp --remove-destination "$base"/usr/sbin/* "$root$sbin/"
 [ -z "$helpers" ] || cp -rP "$helpers/." "$root/usr/lib/dkms/"
