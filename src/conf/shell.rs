@@ -26,7 +26,10 @@ use super::{ConfFile, Variables, directives, framework};
 /// nothing, as its last line may well be a test that was false: only `bash -n` tells a syntax
 /// error. As under dkms, `set -e` has no effect while a file is sourced. Only the variables asked for are printed, because real confs source a kernel's .config
 /// and bash takes a quarter of a second to enumerate ten thousand names.
+///
+/// A conf that goes wrong gets half a gibibyte of memory, not all that there is.
 pub const SCRIPT: &str = r#"
+ulimit -S -v 524288 2>/dev/null
 while [ "$1" != -- ]; do
     _dkms_name=${1%%=*}
     case $_dkms_name in

@@ -271,6 +271,16 @@ mod tests {
     }
 
     #[test]
+    fn a_conf_that_doubles_without_end_does_not_take_the_memory_of_the_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dkms.conf");
+        let text = "x=$(echo aaaaaaaa)\nwhile :; do x=$x$x; done\n".to_owned();
+        fs_err::write(&path, &text).unwrap();
+        let error = evaluate(&Variables::default(), &[ConfFile { path, text }]).unwrap_err().to_string();
+        assert!(error.contains("cannot allocate"), "{error}");
+    }
+
+    #[test]
     fn directives_reach_elements() {
         let mut variables = Variables::new();
         set_directive(&mut variables, "MAKE[1]", "x");
