@@ -46,8 +46,9 @@ const SCRATCH: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 const REMOTE: [&str; 8] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "autofs"];
 
 /// What the shell does before and around a program. It is the first process in its namespace (pid_namespaces(7)):
-/// signals without a handler do not reach it, and nothing that was started outlives it. Sizes are in KiB.
-const AROUND: &str = "ulimit -c 0; ulimit -f 16777216; ulimit -u 8192\n\
+/// signals without a handler do not reach it, and nothing that was started outlives it. Sizes are in KiB; whoever
+/// has less already keeps that.
+const AROUND: &str = "{ ulimit -c 0; ulimit -f 16777216; ulimit -u 8192; } 2>/dev/null\n\
                       trap 'exit 143' TERM\n\
                       \"$@\" <&0 &\n\
                       wait \"$!\"";
