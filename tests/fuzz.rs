@@ -2,7 +2,7 @@
 //! Whatever others wrote is read without a panic, without end in neither time nor memory, and without
 //! leaving its place: damaged and hostile inputs for everything that reads files and standard input.
 //!
-//! One row per reader (`fuzz/targets.rs`). Seeds (`fuzz/seeds/TARGET/`, and what is made by
+//! One row per reader (`fuzz/targets/`). Seeds (`fuzz/seeds/TARGET/`, and what is made by
 //! `fuzz/made.rs`) are mutated (`fuzz/mutate.rs`), the same way each time. What comes to something that
 //! no input came to before is mutated further, which leads deeper without instrumented code: that
 //! takes a nightly compiler. Each row runs in a process of its own, because a stack that overflows
@@ -22,7 +22,7 @@
 mod made;
 #[path = "fuzz/mutate.rs"]
 mod mutate;
-#[path = "fuzz/targets.rs"]
+#[path = "fuzz/targets/mod.rs"]
 mod targets;
 
 use std::collections::HashSet;
@@ -42,7 +42,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 use mutate::Mutator;
-use targets::{TARGETS, Target};
+use targets::{Target, targets};
 
 /// What one input may take of a processor, in a build without optimization.
 const TIME: Duration = Duration::from_secs(2);
@@ -58,7 +58,7 @@ fn main() -> Result<ExitCode> {
     if let [_, worker, name, scratch] = words.as_slice()
         && worker == "worker"
     {
-        let target = TARGETS.iter().find(|target| target.name == name).expect("a target of this name");
+        let target = targets().find(|target| target.name == name).expect("a target of this name");
         return Ok(work(target, Path::new(scratch)).unwrap_or_else(|error| {
             let _ = writeln!(std::io::stderr(), "{error:#}");
             ExitCode::FAILURE
@@ -68,7 +68,7 @@ fn main() -> Result<ExitCode> {
     let row = |target: &'static Target| {
         Trial::test(target.name, move || watch(target).map_err(|error| format!("{error:#}").into()))
     };
-    libtest_mimic::run(&arguments, TARGETS.iter().map(row).collect()).exit();
+    libtest_mimic::run(&arguments, targets().map(row).collect()).exit();
 }
 
 /// Has another process do the work, and keeps the input that ends it.
