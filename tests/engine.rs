@@ -41,6 +41,42 @@ fn an_image_that_is_none_is_refused() {
     lab.sh("dkms --root /etc/passwd status").exits(1).says("--root /etc/passwd is not a directory");
 }
 
+/// One builds for as long as it likes; another waits for the policy's time, and says for whom.
+#[rstest]
+#[ignore = "runs in the lab (root, network): make test"]
+fn who_waits_too_long_is_told_for_whom_and_what_to_do() {
+    let release = Series::New.release();
+    let lab = Lab::new().kernel(Series::New).registered("foo", "1.0", good().conf("PRE_BUILD=\"slow\""));
+    let lab = lab
+        .executable("usr/src/foo-1.0/slow", "#!/bin/sh\ntouch begun\nuntil [ -e go ]; do sleep 0.1; done\n");
+    lab.write("etc/dkms/policy.toml", "[locks]\ntimeout = 2\n");
+    let ran = lab.sh(&format!(
+        "build=/var/lib/dkms/foo/1.0/build
+         dkms build foo/1.0 -k {release} >/tmp/first 2>&1 & first=$!
+         until [ -e $build/begun ]; do sleep 0.1; done
+         echo \"the first is $first\"
+         dkms status # waits for nobody
+         began=$(date +%s); code=0; dkms build foo/1.0 -k {release} || code=$?
+         echo \"the second ended with $code after $(($(date +%s) - began)) s\"
+         touch $build/go
+         wait $first && dkms build foo/1.0 -k {release} && dkms status"
+    ));
+    ran.succeeds();
+    let said = ran.stdout();
+    let first = said.lines().find_map(|line| line.strip_prefix("the first is ")).unwrap();
+    let lock = "/var/lib/dkms/.hooks/locks/module-foo-1.0";
+    ran.says(&format!("waiting for process {first} (dkms build foo/1.0 -k) to release {lock}\n"));
+    ran.says(&format!(
+        "process {first} (dkms build foo/1.0 -k) has held {lock} for 2 s, which is as long as the policy has us \
+         wait (timeout in [locks]); see what it does, then try again\n"
+    ));
+    assert!(
+        said.contains("the second ended with 1 after 2 s\n") || said.contains("with 1 after 3 s\n"),
+        "{ran}"
+    );
+    ran.says(&format!("foo/1.0, {release}, x86_64: built\n"));
+}
+
 /// Eight processes that want the same: each waits for the others, nobody fails.
 #[rstest]
 #[ignore = "runs in the lab (root, network): make test"]
