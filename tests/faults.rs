@@ -2,20 +2,23 @@
 //! Faults at every call of dkms that changes files: it is killed there, or the call fails. Afterwards
 //! each module is the old one or the new one, and the next run ends as if nothing had happened.
 //!
-//! The root is that of golden cases, with their stand-in for a compiler, so that calls are dkms's own.
+//! The root is that of golden cases, with their stand-in for a compiler, so that calls are dkms's own; but for
+//! one row, which has a real one and real headers.
 //! `tests/faults/run.sh` tells what is looked at. `DKMS_FAULTS=all` tries every point (make test-faults);
 //! without it a sample of the rows of two faults is tried. `faults trace FAULT N FILE -- COMMAND…` is the tracer.
 #![allow(clippy::disallowed_types, clippy::unwrap_used, reason = "a test drives programs itself")]
 
+mod common;
 #[cfg(target_arch = "x86_64")]
 #[path = "faults/tracer.rs"]
 mod tracer;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Result, ensure};
+use common::{Lab, Series, good};
 use libtest_mimic::{Arguments, Trial};
 
 /// What is disturbed: a name, what is there before, and the command.
@@ -103,6 +106,8 @@ fn main() -> Result<ExitCode> {
             trials.push(trial.with_ignored_flag(!possible || !(all || is_sampled)));
         }
     }
+    let real = || killed_in_a_real_build().map_err(|error| format!("{error:#}").into());
+    trials.push(Trial::test("kill::real_build", real).with_ignored_flag(!possible || !all));
     let rounds = if all { 100 } else { 5 };
     let together = move || {
         let what = format!("{rounds} rounds of eight at a time");
@@ -116,13 +121,51 @@ fn main() -> Result<ExitCode> {
 fn check(prepare: &str, command: &str, fault: &str, all: bool) -> Result<()> {
     // A sample looks at other points in each row, but the same ones each time.
     let (step, first) = if all { (1, 1) } else { (17, 1 + (command.len() + fault.len()) % 17) };
+    let variables = variables(prepare, command, fault, step, first);
+    carry_out("run.sh", &variables, &format!("{fault} in {command}"))
+}
+
+fn variables(prepare: &str, command: &str, fault: &str, step: usize, first: usize) -> String {
     let quoted = |text: &str| shell_words::quote(text).into_owned();
-    let variables = format!(
+    format!(
         "{WORDS}\nPREPARE={}\nCOMMAND={}\nFAULT={fault}\nSTEP={step}\nFIRST={first}\n",
         quoted(prepare),
         quoted(command)
-    );
-    carry_out("run.sh", &variables, &format!("{fault} in {command}"))
+    )
+}
+
+/// An upgrade by a real compiler: it is slow, and what it leaves is more, so that every fifth point has to do.
+fn killed_in_a_real_build() -> Result<()> {
+    let release = Series::New.release();
+    let lab =
+        Lab::without_dkms().kernel(Series::New).source("foo", "1.0", good()).source("foo", "2.0", good());
+    fs_err::create_dir_all(lab.path("usr/sbin"))?;
+    fs_err::copy(binary(), lab.path("usr/sbin/dkms"))?;
+    let work = lab.path(".golden");
+    fs_err::create_dir(&work)?;
+    let prepare = "dkms install foo/1.0 -k $K1 && dkms add foo/2.0";
+    let command = "dkms install foo/2.0 -k $K1";
+    let variables = variables(prepare, command, "kill", 5, 3);
+    put(&work, "run.sh", &format!("K1={release}\nKEPT=(/var/lib/dkms /usr/lib/modules)\n{variables}"))?;
+    let ran = lab.sh("bash /.golden/run.sh");
+    judge(
+        &ran.succeeds().stdout(),
+        &ran.stderr(),
+        &format!("kill in {command}, compiled by {release}'s makefiles"),
+    )
+}
+
+fn binary() -> PathBuf {
+    std::env::var_os("DKMS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dkms").into()).into()
+}
+
+/// What a script of ours works with.
+fn put(work: &Path, script: &str, variables: &str) -> Result<()> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    fs_err::copy(tests.join("faults").join(script), work.join("run.sh"))?;
+    fs_err::copy(tests.join("golden/run.sh"), work.join("golden.sh"))?;
+    fs_err::copy(std::env::current_exe()?, work.join("tracer"))?;
+    Ok(fs_err::write(work.join("faults.env"), variables)?)
 }
 
 /// Has a script of ours do its work in a root of its own, which tells how many points it tried and what
@@ -132,25 +175,27 @@ fn carry_out(script: &str, variables: &str, what: &str) -> Result<()> {
     let temporary = tempfile::Builder::new().prefix("dkms-faults-").tempdir()?;
     let work = temporary.path();
     fs_err::create_dir(work.join("root"))?;
-    fs_err::copy(tests.join("faults").join(script), work.join("run.sh"))?;
-    fs_err::copy(tests.join("golden/run.sh"), work.join("golden.sh"))?;
-    fs_err::copy(std::env::current_exe()?, work.join("tracer"))?;
-    fs_err::write(work.join("faults.env"), variables)?;
-    let dkms = std::env::var_os("DKMS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dkms").into());
+    put(work, script, variables)?;
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private"])
         .arg(tests.join("golden/enter.sh"))
-        .args([work, &tests.join("golden/root"), Path::new(&dkms), Path::new("")])
+        .args([work, &tests.join("golden/root"), &binary(), Path::new("")])
         .env("K1", "6.1.0-1-amd64")
         .env("K2", "6.1.0-2-amd64")
         .stdin(Stdio::null())
         .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let [said, errors] =
+        [&output.stdout, &output.stderr].map(|stream| String::from_utf8_lossy(stream).into_owned());
+    ensure!(output.status.success(), "{said}{errors}");
+    judge(&said, &errors, what)
+}
+
+/// Tells how many points a script has tried; fails if anything was lost.
+fn judge(said: &str, errors: &str, what: &str) -> Result<()> {
     let points: usize =
         said.lines().last().and_then(|line| line.strip_suffix(" points")?.parse().ok()).unwrap_or_default();
     let found = said.matches("LOST").count();
     writeln!(std::io::stderr(), "{what}: {points} points tried, {found} lost")?;
-    ensure!(found == 0 && points > 0, "{said}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(found == 0 && points > 0, "{said}{errors}");
     Ok(())
 }

@@ -8,6 +8,7 @@
 #   COMMAND     the command that is disturbed
 #   FAULT       kill, or the name of an error (ENOSPC)
 #   STEP, FIRST every STEP-th point, from the FIRST on
+#   KEPT        the directories that are looked at and put back, if they are not the usual ones
 #
 # Prints one line "N points" and, for each that lost something, what.
 # shellcheck disable=SC2153,SC2317 # faults.env gives names; eval calls functions
@@ -17,7 +18,7 @@ set -uo pipefail
 # shellcheck source=/dev/null
 . /.golden/faults.env
 
-KEPT=(/var/lib/dkms /usr/lib/modules /etc /boot /usr/src)
+[ -n "${KEPT+x}" ] || KEPT=(/var/lib/dkms /usr/lib/modules /etc /boot /usr/src)
 
 # Everything with its content, but for what only we know of, which shows in what dkms does, and for what a
 # build leaves in its directory, which the next build empties. Empty directories are nothing.
@@ -86,7 +87,7 @@ for ((point = FIRST; ; point += STEP)); do
     done
     # The line that tells the error names a file.
     if [ "$FAULT" != kill ] && [ $disturbed != "$code" ] &&
-        ! grep -qE '/(var|usr|lib|boot|etc|run|tmp)/.*(\(os error [0-9]+\)|: E[A-Z]+: )|No write access to DKMS tree at /' /tmp/said; then
+        ! grep -qE '/(var|usr|lib|boot|etc|run|tmp)/.*(\(os error [0-9]+\)|: E[A-Z]+: )|\(os error [0-9]+\) at path "/|No write access to DKMS tree at /' /tmp/said; then
         lost "exit code $disturbed, and no file is named with the error"
     fi
     if [ "$FAULT" != kill ] && [ $disturbed -gt 125 ]; then
