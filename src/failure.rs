@@ -88,10 +88,13 @@ pub enum Failure {
     AlreadyLoaded {
         id: ModuleId,
     },
-    /// `mktarball` of what is not built for a kernel, or for any.
+    /// `mktarball` and its kin of what is not built for a kernel, or for any.
     NotBuilt {
+        action: &'static str,
         target: Option<Target>,
     },
+    /// `mkdriverdisk` without a distribution.
+    NoDistro,
     ArchiveNotWritable {
         directory: String,
     },
@@ -292,7 +295,7 @@ impl Case {
             NoModule | SeveralVersions | ArchCount | NotRoot | TreeNotWritable | Gate => 1,
             UnknownOption | UnknownAction | InvalidOptionValue => 2,
             SourceMissing | AllWithKernel => 2,
-            NoTemplate => 1,
+            NoTemplate | NoDistro => 1,
             SameTemplate | NoArchive | ArchiveMissing | NoFile => 2,
             NoConfInArchive => 3,
             NotBuilt | TarballFailed => 6,
@@ -390,12 +393,16 @@ impl fmt::Display for Failure {
                 "Tarball does not appear to be a correctly formed DKMS archive. No dkms.conf found within it.",
             ),
             AlreadyLoaded { id } => write!(f, "{id} is already added!\nAborting."),
-            NotBuilt { target } => {
+            NoDistro => f.write_str(
+                "Invalid number of parameters passed.\n\
+                 Usage: mkdriverdisk -d <distro> [-r <release>] [-k <kernel/arch>] <module>/<module-version>",
+            ),
+            NotBuilt { action, target } => {
                 match target {
                     Some(target) => write!(f, "No modules built for {target}.")?,
                     None => f.write_str("No modules built for any kernel.")?,
                 }
-                f.write_str("\nModules must already be in the built state before using mktarball.")
+                write!(f, "\nModules must already be in the built state before using {action}.")
             }
             ArchiveNotWritable { directory } => write!(f, "Missing write permissions for {directory}."),
             NotRoot => f.write_str("You must be root to use this command."),

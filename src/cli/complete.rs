@@ -10,6 +10,7 @@ use super::Options;
 use super::flags::{self, DEPRECATED, Flags};
 use super::verb::Verb;
 use crate::conf::directives;
+use crate::package::driver_disk::Layout;
 
 /// What a shell asks for, as far as words can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +223,17 @@ impl<'a> Line<'a> {
                 let names = super::PROTOCOLS.iter().map(|name| candidate(name, ""));
                 Wanted::Words(names.collect())
             }
+            "distro" if self.verb != Some(Verb::Mksysext) => {
+                let words = Layout::WORDS.map(|(word, _)| candidate(word, ""));
+                Wanted::Words(words.into())
+            }
+            "media" => {
+                let words: &[&str] = match self.verb {
+                    Some(Verb::Mksysext) => &["squashfs", "erofs"],
+                    _ => &["floppy", "iso", "tar"],
+                };
+                Wanted::Words(words.iter().map(|word| candidate(word, "")).collect())
+            }
             "directive" => {
                 let names = directives::NAMES.iter().map(|name| candidate(&format!("{name}="), ""));
                 Wanted::Words(names.collect())
@@ -270,6 +282,7 @@ impl<'a> Line<'a> {
             // What is merely registered can be removed as well, but not for a kernel.
             Verb::Remove if !self.flags.kernels.is_empty() => Modules::Built,
             Verb::Mktarball if !self.flags.source_only => Modules::Built,
+            Verb::Mkdriverdisk | Verb::Mksysext => Modules::Built,
             Verb::Remove | Verb::Mktarball | Verb::Status | Verb::Verify => Modules::Registered,
             _ => return None,
         })
@@ -283,6 +296,7 @@ impl<'a> Line<'a> {
                 Kernels::WithHeaders
             }
             Some(Verb::Unbuild | Verb::Remove | Verb::Mktarball | Verb::KernelPrerm) => Kernels::Built,
+            Some(Verb::Mkdriverdisk | Verb::Mksysext) => Kernels::Built,
             Some(Verb::Uninstall) => Kernels::Installed,
             Some(Verb::Status) => Kernels::Listed,
             Some(Verb::Gate) => Kernels::Held,
@@ -300,6 +314,9 @@ fn takes(verb: Verb, option: &str) -> bool {
         "archive" => {
             matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Mktarball | Verb::Ldtarball)
         }
+        "distro" | "release" | "media" => matches!(verb, Verb::Mkdriverdisk | Verb::Mksysext),
+        "size" => verb == Verb::Mkdriverdisk,
+        "directory" => verb == Verb::Mksysext,
         "all-kernels" => verb == Verb::Autoinstall,
         "protocol" | "dry-run" => verb == Verb::Replay,
         "repair" => verb == Verb::Doctor,

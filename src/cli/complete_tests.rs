@@ -40,6 +40,10 @@ fn words(line: &str) -> Vec<String> {
 #[case::matching("match --templatekernel 6.1 ", Wanted::Modules(Modules::Installed), Files::None)]
 #[case::mktarball("mktarball ", Wanted::Modules(Modules::Built), Files::None)]
 #[case::mktarball_source("mktarball --source-only ", Wanted::Modules(Modules::Registered), Files::None)]
+#[case::driver_disk("mkdriverdisk -d suse ", Wanted::Modules(Modules::Built), Files::None)]
+#[case::driver_disk_for_a_kernel("mkdriverdisk foo/1.0 -k ", Wanted::Kernels(Kernels::Built), Files::None)]
+#[case::extension("mksysext ", Wanted::Modules(Modules::Built), Files::None)]
+#[case::system_of_an_extension("mksysext -d ", Wanted::Words(vec![]), Files::None)]
 #[case::ldtarball("ldtarball ", Wanted::Words(vec![]), Files::Archives)]
 #[case::no_module_wanted("autoinstall ", Wanted::Words(vec![]), Files::None)]
 #[case::no_second_module("install foo/1.0 ", Wanted::Words(vec![]), Files::None)]
@@ -129,6 +133,14 @@ fn options_are_those_that_mean_something(#[case] line: &str, #[case] some: &[&st
 #[test]
 fn a_gate_can_be_opened() {
     assert_eq!(words("gate "), ["release"]);
+}
+
+#[rstest]
+#[case::disk("mkdriverdisk --media ", &["floppy", "iso", "tar"])]
+#[case::extension("mksysext --media ", &["squashfs", "erofs"])]
+#[case::distributions("mkdriverdisk -d ", &["redhat", "redhat1", "redhat2", "redhat3", "suse", "UnitedLinux", "ubuntu"])]
+fn what_is_made_is_one_of_a_few_things(#[case] line: &str, #[case] want: &[&str]) {
+    assert_eq!(words(line), want);
 }
 
 #[test]

@@ -34,6 +34,11 @@ pub(super) struct Flags {
     pub kernel_source_dir: Option<PathBuf>,
     pub archive: Option<PathBuf>,
     pub template_kernel: Option<String>,
+    pub distro: Option<String>,
+    pub release: Option<String>,
+    pub media: Option<String>,
+    pub size: Option<String>,
+    pub directory: bool,
     pub source_only: bool,
     pub binaries_only: bool,
     pub quiet: bool,
@@ -109,6 +114,11 @@ pub fn command() -> Command {
         )
         .arg(switch("source-only").help("make an archive without built modules"))
         .arg(switch("binaries-only").help("make an archive without the source"))
+        .arg(value("distro", (Some('d'), "distro"), "distro").help("whose installer, or system, it is for"))
+        .arg(value("release", (Some('r'), "release"), "release").help("the release of that distribution"))
+        .arg(value("media", (None, "media"), "media").help("floppy, iso, tar; mksysext: squashfs, erofs"))
+        .arg(value("size", (None, "size"), "KiB").help("of a floppy image (1440)"))
+        .arg(switch("directory").help("mksysext: a directory, no image"))
         .arg(value("jobs", (Some('j'), ""), "number").help("parallel jobs; 0: no limit; default: all CPUs"))
         .arg(switch("force").help("do it although it is done or refused"))
         .arg(switch("force-version-override").help("install over a module with another version"))
@@ -161,6 +171,7 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
     let jobs = text("jobs")?.pop();
     let template_kernel = text("templatekernel")?.pop();
     let protocol = text("protocol")?.pop();
+    let [distro, release, media, size] = ["distro", "release", "media", "size"].map(text);
     Ok(Flags {
         words,
         module: module.filter(|name| !name.is_empty()),
@@ -178,6 +189,11 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
         kernel_source_dir: path(&mut matches, "kernelsourcedir")?,
         archive: path(&mut matches, "archive")?,
         template_kernel: template_kernel.filter(|kernel| !kernel.is_empty()),
+        distro: distro?.pop(),
+        release: release?.pop(),
+        media: media?.pop(),
+        size: size?.pop(),
+        directory: matches.get_flag("directory"),
         source_only: matches.get_flag("source-only"),
         binaries_only: matches.get_flag("binaries-only"),
         quiet: matches.get_flag("quiet"),

@@ -18,6 +18,8 @@ use crate::failure::Failure;
 use crate::kernel::KernelRelease;
 use crate::machine::Given;
 use crate::module::{Arch, Target};
+use crate::package::driver_disk::{Layout, Media};
+use crate::package::sysext::Form;
 
 /// What `hook` understands as its first word.
 pub const PROTOCOLS: [&str; 16] = [
@@ -59,6 +61,26 @@ pub enum ArchiveContent {
     SourceOnly,
     /// `--binaries-only`
     BinariesOnly,
+}
+
+/// The disk that `mkdriverdisk` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskArgs {
+    pub layout: Layout,
+    pub release: Option<String>,
+    pub media: Media,
+    /// Of a floppy image, in KiB.
+    pub size: u32,
+}
+
+/// The extensions that `mksysext` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtensionArgs {
+    pub form: Form,
+    /// `-d`: the `ID` of the os-release that they are for; any without it.
+    pub system: Option<String>,
+    /// `-r`: its `VERSION_ID`.
+    pub release: Option<String>,
 }
 
 /// `-k` and `-a` as given. A kernel given as `K/A` brings its arch with it.
@@ -157,6 +179,18 @@ pub enum Action {
     },
     Ldtarball {
         archive: PathBuf,
+    },
+    Mkdriverdisk {
+        module: ModuleArg,
+        targets: TargetArgs,
+        all: bool,
+        disk: DiskArgs,
+    },
+    Mksysext {
+        module: ModuleArg,
+        targets: TargetArgs,
+        all: bool,
+        extension: ExtensionArgs,
     },
     /// `match`: what is installed for the template kernel is installed for another.
     Match {

@@ -66,6 +66,14 @@ fn mktarball(targets: TargetArgs, all: bool, content: ArchiveContent, archive: O
     }
 }
 
+fn driver_disk(disk: DiskArgs) -> Action {
+    Action::Mkdriverdisk { module: named("foo", "1.0"), targets: on_k(), all: false, disk }
+}
+
+fn extension(extension: ExtensionArgs) -> Action {
+    Action::Mksysext { module: named("foo", "1.0"), targets: on_k(), all: false, extension }
+}
+
 #[rstest]
 #[case::version("--version", Action::Version)]
 #[case::version_short("-V", Action::Version)]
@@ -101,6 +109,31 @@ fn mktarball(targets: TargetArgs, all: bool, content: ArchiveContent, archive: O
 #[case::mktarball_binaries(
     "mktarball foo/1.0 --binaries-only --archive /a.tgz",
     mktarball(none(), false, ArchiveContent::BinariesOnly, Some("/a.tgz"))
+)]
+#[case::driver_disk(
+    "mkdriverdisk foo/1.0 -d redhat3 -k 6.1.0-56-amd64",
+    driver_disk(DiskArgs { layout: Layout::RedHat3, release: None, media: Media::Iso, size: 1440 })
+)]
+#[case::driver_disk_of_a_release(
+    "mkdriverdisk foo/1.0 --distro suse --release=sles15 --media floppy --size 2880 -k 6.1.0-56-amd64",
+    driver_disk(DiskArgs {
+        layout: Layout::Suse,
+        release: Some("sles15".to_owned()),
+        media: Media::Floppy,
+        size: 2880,
+    })
+)]
+#[case::extension(
+    "mksysext foo/1.0 -k 6.1.0-56-amd64",
+    extension(ExtensionArgs { form: Form::Image, system: None, release: None })
+)]
+#[case::extension_for_a_system(
+    "mksysext foo/1.0 --directory -d flatcar -r 3815 -k 6.1.0-56-amd64",
+    extension(ExtensionArgs {
+        form: Form::Directory,
+        system: Some("flatcar".to_owned()),
+        release: Some("3815".to_owned()),
+    })
 )]
 #[case::ldtarball("ldtarball /a.tgz", Action::Ldtarball { archive: "/a.tgz".into() })]
 #[case::ldtarball_option("ldtarball --archive=a.tgz --force", Action::Ldtarball { archive: "a.tgz".into() })]

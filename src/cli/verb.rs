@@ -14,6 +14,8 @@ pub(super) enum Verb {
     Match,
     Mktarball,
     Ldtarball,
+    Mkdriverdisk,
+    Mksysext,
     Autoinstall,
     GenerateMok,
     KernelPreinst,
@@ -30,7 +32,7 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -41,6 +43,8 @@ impl Verb {
         Self::Match,
         Self::Mktarball,
         Self::Ldtarball,
+        Self::Mkdriverdisk,
+        Self::Mksysext,
         Self::Autoinstall,
         Self::GenerateMok,
         Self::KernelPreinst,
@@ -68,6 +72,8 @@ impl Verb {
             Self::Match => "match",
             Self::Mktarball => "mktarball",
             Self::Ldtarball => "ldtarball",
+            Self::Mkdriverdisk => "mkdriverdisk",
+            Self::Mksysext => "mksysext",
             Self::Autoinstall => "autoinstall",
             Self::GenerateMok => "generate_mok",
             Self::KernelPreinst => "kernel_preinst",
@@ -96,6 +102,8 @@ impl Verb {
             Self::Match => "install into a kernel (-k) what another one has",
             Self::Mktarball => "make an archive of a module and what was built of it",
             Self::Ldtarball => "register a module from an archive, built modules and all",
+            Self::Mkdriverdisk => "make a disk of built modules for an installer (-d, -r)",
+            Self::Mksysext => "make system extensions (systemd-sysext) of built modules",
             Self::Autoinstall => "install every module that asks for it into a kernel",
             Self::GenerateMok => "make the key that modules are signed with, if there is none",
             Self::KernelPreinst => "a kernel is about to be installed: clear the way (-k)",
@@ -120,7 +128,8 @@ impl Verb {
     pub(super) fn is_dkms_own(self) -> bool {
         !matches!(
             self,
-            Self::Hook
+            Self::Mksysext
+                | Self::Hook
                 | Self::Gate
                 | Self::RebootSafe
                 | Self::Verify
@@ -140,6 +149,8 @@ impl Verb {
                 | Self::Status
                 | Self::Mktarball
                 | Self::Ldtarball
+                | Self::Mkdriverdisk
+                | Self::Mksysext
                 | Self::GenerateMok
         )
     }
@@ -150,6 +161,7 @@ impl Verb {
         match self {
             Self::Add | Self::Build | Self::Install => Some("add"),
             Self::Unbuild | Self::Uninstall | Self::Remove | Self::Mktarball => Some(self.name()),
+            Self::Mkdriverdisk | Self::Mksysext => Some(self.name()),
             _ => None,
         }
     }

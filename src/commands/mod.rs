@@ -19,6 +19,7 @@ mod items;
 mod kernel;
 pub mod log;
 mod match_kernels;
+mod pack;
 mod post_transaction;
 mod reboot_safe;
 pub mod record;
@@ -98,6 +99,14 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
             session.begin_changes()?;
             let module = ModuleArg::Archive(archive);
             add::add(session, &module)?;
+        }
+        Action::Mkdriverdisk { module, targets, all, disk } => {
+            let wish = pack::Wish { module: &module, targets: &targets, all };
+            pack::driver_disk(session, &wish, &disk)?;
+        }
+        Action::Mksysext { module, targets, all, extension } => {
+            let wish = pack::Wish { module: &module, targets: &targets, all };
+            pack::sysext(session, &wish, &extension)?;
         }
         Action::Match { template, module, targets } => {
             return match_kernels::match_kernels(session, &template, module.as_ref(), &targets);

@@ -45,7 +45,7 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
         _ => session.targets(wish.targets)?,
     };
     if targets.is_empty() && wish.content != ArchiveContent::SourceOnly {
-        return Err(Failure::NotBuilt { target: None }.into());
+        return Err(Failure::NotBuilt { action: "mktarball", target: None }.into());
     }
     let kernels: Vec<_> = targets.iter().map(|target| &target.kernel).collect();
     let keys = private_keys(tree, &session.framework, &kernels);
@@ -53,7 +53,7 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
     tarball.empty_directory(MAIN_TREE);
     for target in &targets {
         if !tree.built_dir(&id, target).is_dir() {
-            return Err(Failure::NotBuilt { target: Some(target.clone()) }.into());
+            return Err(Failure::NotBuilt { action: "mktarball", target: Some(target.clone()) }.into());
         }
         report.line(format_args!("Marking modules for {target} for archiving..."));
         let kernel = Path::new(MAIN_TREE).join(&target.kernel);

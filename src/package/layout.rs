@@ -11,14 +11,12 @@ use super::stays_inside;
 use crate::failure::Failure;
 use crate::module::{Arch, Target};
 use crate::sys::files;
+use crate::tree::NO_KERNELS;
 
 /// Directories of an archive, by dkms's names.
 pub const MAIN_TREE: &str = "dkms_main_tree";
 pub const SOURCE_TREE: &str = "dkms_source_tree";
 pub const BINARIES_ONLY: &str = "dkms_binaries_only";
-
-/// Names in the directory of a version that are no kernels.
-const NO_KERNELS: [&str; 3] = ["source", "build", "tarball"];
 
 /// How many directories a plain source may be wrapped in.
 const WRAPPINGS: usize = 4;

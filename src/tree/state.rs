@@ -52,7 +52,7 @@ impl Tree {
         let version = self.version_dir(id);
         let mut targets = Vec::new();
         for kernel in files::names(&version).unwrap_or_default() {
-            if matches!(kernel.as_str(), "source" | "build" | "tarball") {
+            if super::NO_KERNELS.contains(&kernel.as_str()) {
                 continue;
             }
             let Ok(release) = kernel.parse::<KernelRelease>() else { continue };

@@ -29,6 +29,7 @@ pub mod disk;
 pub mod image_root;
 pub mod machine;
 pub mod pacman;
+pub mod pair;
 mod ran;
 pub mod rpm;
 pub use ran::Ran;

@@ -13,6 +13,7 @@ use super::{Finding, Kind};
 use crate::build::STAGING;
 use crate::module::ModuleId;
 use crate::sys::files;
+use crate::tree::NO_KERNELS;
 use crate::tree::SOURCE_STAGING;
 use crate::tree::abandoned::{abandoned, place_of_leftover};
 
@@ -81,7 +82,7 @@ fn staged_results(version: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for kernel in files::names(version).unwrap_or_default() {
         let directory = version.join(&kernel);
-        if matches!(kernel.as_str(), "source" | "build" | "tarball") || directory.is_symlink() {
+        if NO_KERNELS.contains(&kernel.as_str()) || directory.is_symlink() {
             continue;
         }
         found.extend(hidden(&directory).into_iter().filter(|path| begins_with(path, STAGING)));

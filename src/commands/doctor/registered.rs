@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::kernel::KernelRelease;
 use crate::module::ModuleId;
 use crate::sys::files;
+use crate::tree::NO_KERNELS;
 use crate::tree::Tree;
 
 /// Versions without a source, or with one that cannot be read.
@@ -148,7 +149,7 @@ fn look_for_empty(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
         found.push(directory.to_owned());
     } else if depth < 3 {
         for name in files::names(directory).unwrap_or_default() {
-            if depth != 1 || !matches!(name.as_str(), "build" | "source" | "tarball") {
+            if depth != 1 || !NO_KERNELS.contains(&name.as_str()) {
                 look_for_empty(&directory.join(name), depth + 1, found);
             }
         }
