@@ -102,6 +102,7 @@ impl Build<'_> {
     /// with its make.log and whatever was kept of an earlier build.
     pub fn run(&self) -> Result<()> {
         let (key, of) = stored::key(self).unzip();
+        let of = of.or_else(|| stored::made_of_now(self));
         if let Some(found) = key.as_ref().filter(|_| !self.anew).and_then(|key| stored::find(self, key)) {
             stored::bring(self, found)?;
             stored::note(self, of.as_ref());
@@ -130,6 +131,8 @@ impl Build<'_> {
         }
         drop(sandbox);
         kept.keep()?;
+        // Scripts around the build may change what it is made of, each time: then nothing can be compared.
+        let of = of.filter(|of| key.is_some() || stored::made_of_now(self).as_ref() == Some(of));
         stored::note(self, of.as_ref());
         files::remove(&build_dir)?;
         stored::put(self, key.as_ref(), images);

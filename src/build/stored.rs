@@ -123,6 +123,16 @@ pub fn made_of(
     }))
 }
 
+/// What a build that is not stored is made of, as far as that can be told; nothing where nobody wants
+/// all of it to be read.
+pub(super) fn made_of_now(build: &Build<'_>) -> Option<MadeOf> {
+    let Build { tree, store, kernel, id, target, .. } = build;
+    if store.is_off() {
+        return None;
+    }
+    made_of(tree, store, kernel, id, target).ok().flatten()
+}
+
 /// Notes what has just been kept was made of. Nothing but an explanation is lost without it.
 pub(super) fn note(build: &Build<'_>, of: Option<&MadeOf>) {
     let noted = match of {
