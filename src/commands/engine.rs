@@ -411,6 +411,10 @@ impl<'a> Engine<'a> {
             Err(error) => {
                 // Missing or stopped, depmod leaves the modules as hard to find as one that fails.
                 let failure = error.downcast_ref::<Failure>();
+                // depmod's own failure has been told. Modules that were asked for by name tell the rest.
+                if failure.is_none() && self.items.iter().all(|item| item.kind != Kind::Asked) {
+                    super::report_error(&session.report, &error);
+                }
                 let again = || failure.map_or_else(|| anyhow::anyhow!("{error:#}"), |it| it.clone().into());
                 for (at, applied) in applied.into_iter().rev() {
                     applied.undo().context("putting back what was there before depmod failed")?;
