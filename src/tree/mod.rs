@@ -31,7 +31,8 @@ const USERS: std::ops::Range<u32> = 65520..65534;
 pub const SOURCE_STAGING: &str = ".dkms-source";
 
 /// Names in the directory of a version that are no kernels: what was made of the module, and of what.
-pub const NO_KERNELS: [&str; 5] = ["source", "build", "tarball", "driver_disk", "sysext"];
+pub const NO_KERNELS: [&str; 9] =
+    ["source", "build", "tarball", "rpm", "deb", "bmdeb", "dsc", "driver_disk", "sysext"];
 
 /// Where everything is: the root and the three trees (framework.conf, `--dkmstree` and so on).
 #[derive(Debug, Clone)]
