@@ -57,7 +57,7 @@ pub(super) fn remove(session: &Session, module: &ModuleArg, targets: &TargetArgs
         session.report.error("Remove cancelled because --rpm_safe_upgrade scenario detected.");
         return Ok(0);
     }
-    let upgraded = package_is_upgraded(session);
+    let upgraded = package_is_upgraded(session) || rpm_upgrade::is_upgrade(session);
     let code = each(session, &of_call(session, &id, targets, all)?, |target| {
         if upgraded {
             retain(session, &id, target)?;

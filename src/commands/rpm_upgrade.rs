@@ -2,7 +2,8 @@
 //! `--rpm_safe_upgrade`: rpm runs the old package's %preun after the new package's %post, so that
 //! the `dkms remove` in the one would take away what `dkms add` in the other has just brought, if
 //! both packages hold the same version of the module. `add` makes a note of it for the rpm
-//! transaction that it is called in, `remove` looks there.
+//! transaction that it is called in, `remove` looks there. Of another version, which the new package
+//! may have failed to replace for a kernel, `remove` leaves what is installed ([`is_upgrade`]).
 
 use std::path::PathBuf;
 
@@ -102,6 +103,13 @@ pub(super) fn keeps(session: &Session, id: &ModuleId) -> Result<bool> {
         write(session, &notes)?;
     }
     Ok(keeps)
+}
+
+/// Whether the script that called us belongs to a package of which another version is there: what
+/// that could not put in the place of this one's modules has to stay.
+pub(super) fn is_upgrade(session: &Session) -> bool {
+    let count = || caller(session).filter(|caller| caller.is_scriptlet)?.count;
+    session.options.rpm_safe_upgrade && count().is_some_and(|count| count > 0)
 }
 
 /// Whether a note made by a scriptlet holds against one that removes, by their counts. What came
