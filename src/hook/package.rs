@@ -35,7 +35,7 @@ fn parse(args: &[String]) -> Result<Call<'_>> {
 pub(super) fn foretell(session: &Session, args: &[String]) -> Result<Vec<Kernel>> {
     let Call { id, arch, .. } = parse(args)?;
     let arch = arch.unwrap_or_else(|| session.tree.arch.clone());
-    let targets = kernels(session)?.into_iter().map(|kernel| Target { kernel, arch: arch.clone() });
+    let targets = kernels(session, &[])?.into_iter().map(|kernel| Target { kernel, arch: arch.clone() });
     targets.map(|target| foretell::bring(session, &id, &target, true, true)).collect()
 }
 
@@ -71,8 +71,11 @@ pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> 
         return Ok(0);
     }
     let (mut failed, mut held) = (false, false);
-    for kernel in kernels(session)? {
-        let target = Target { kernel, arch: arch.clone().unwrap_or_else(|| session.tree.arch.clone()) };
+    let arch = arch.unwrap_or_else(|| session.tree.arch.clone());
+    let ready: Vec<_> =
+        brought.iter().filter(|target| target.arch == arch).map(|target| target.kernel.clone()).collect();
+    for kernel in kernels(session, &ready)? {
+        let target = Target { kernel, arch: arch.clone() };
         report.line(format_args!("\nBuilding initial module {id} for {}", target.kernel));
         let result =
             commands::install_anew(session, &id, &target, brought.contains(&target), Initramfs::Ours)?;
@@ -100,23 +103,32 @@ pub(super) fn common_postinst(session: &Session, args: &[String]) -> Result<u8> 
 }
 
 /// The running and the newest kernel, or all of them if the framework says so, or in a chroot,
-/// where the running kernel is another system's; as far as they have headers.
-fn kernels(session: &Session) -> Result<Vec<KernelRelease>> {
+/// where the running kernel is another system's; as far as they have headers. And all that are there
+/// of those that the module is `ready` for: what came built needs no headers.
+fn kernels(session: &Session, ready: &[KernelRelease]) -> Result<Vec<KernelRelease>> {
     let report = &session.report;
     // The running one comes first, then from the newest.
     let (mut kernels, bare) = commands::kernels(session)?;
+    let is_ready = |kernel: &&KernelRelease| ready.contains(kernel);
+    let waiting: Vec<_> = kernels.iter().chain(&bare).filter(is_ready).cloned().collect();
     let running = session.running_kernel().ok();
     match running.clone().filter(|running| kernels.contains(running) || bare.contains(running)) {
         None => report
             .line("The running kernel is not installed here, as in a chroot: building for every kernel."),
         Some(_) if session.framework.autoinstall_all_kernels => {}
         Some(running) if kernels.contains(&running) => kernels.truncate(2),
+        Some(running) if ready.contains(&running) => kernels.truncate(1),
         Some(running) => {
             report.line(format_args!(
                 "Module build for kernel {running} was skipped since the kernel headers for this kernel do not seem \
                  to be installed."
             ));
             kernels.truncate(1);
+        }
+    }
+    for kernel in waiting {
+        if !kernels.contains(&kernel) {
+            kernels.push(kernel);
         }
     }
     if kernels.is_empty() {
