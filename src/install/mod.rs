@@ -91,16 +91,8 @@ impl Placement<'_> {
         let present = Present { files, ours, precedence };
         let mut transaction = self.transaction("installing");
         let mut put = Vec::new();
-        for record in &conf.records {
-            let Some(built) = self.built_file(&record.dest_name) else {
-                if self.was_left_out(&record.dest_name, conf) {
-                    continue;
-                }
-                let directory = self.tree.built_dir(self.id, self.target).display().to_string();
-                return Err(Failure::BuiltFileMissing { name: record.dest_name.clone(), directory }.into());
-            };
+        for (record, built, place) in self.built_files(conf)? {
             let directory = self.directory(&record.dest_location);
-            let place = directory.join(built.file_name().unwrap_or_default());
             if !how.force
                 && let Some(refusal) = sanity::check(self, conf, &built, &record.dest_name, &present, how)?
             {
@@ -170,6 +162,23 @@ impl Placement<'_> {
         }
         transaction.take(&self.tree.retained_record(self.id.name(), self.target));
         transaction.apply()
+    }
+
+    /// The built files, each with its record and the place that it is installed to.
+    ///
+    /// Fails with [`Failure::BuiltFileMissing`] if there is none for a record that is not ruled out.
+    pub fn built_files<'a>(&self, conf: &'a ModuleConf) -> Result<Vec<(&'a Record, PathBuf, PathBuf)>> {
+        let mut found = Vec::new();
+        for record in &conf.records {
+            if let Some(built) = self.built_file(&record.dest_name) {
+                let place = self.directory(&record.dest_location).join(built.file_name().unwrap_or_default());
+                found.push((record, built, place));
+            } else if !self.was_left_out(&record.dest_name, conf) {
+                let directory = self.tree.built_dir(self.id, self.target).display().to_string();
+                return Err(Failure::BuiltFileMissing { name: record.dest_name.clone(), directory }.into());
+            }
+        }
+        Ok(found)
     }
 
     /// Where the files of this version are installed, or were if they are gone.

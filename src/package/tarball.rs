@@ -13,6 +13,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::compression::Compression;
 use super::stays_inside;
+use super::unpack::{LIMITS, unpack};
 use crate::sys::files;
 
 /// The name that dkms gives the key that it signs modules with.
@@ -110,6 +111,23 @@ impl Tarball {
         writer.tar.finish()?;
         Ok(writer.left_out)
     }
+}
+
+/// Copies a directory to a place that is free, as an archive of it would be unpacked there: without
+/// private keys and what is no file, without links that lead out of it, writable for nobody else.
+pub fn copy<'a>(from: &Path, to: &Path, secrets: impl IntoIterator<Item = &'a Path>) -> Result<Vec<LeftOut>> {
+    let staging = tempfile::Builder::new()
+        .prefix(".dkms-")
+        .tempdir_in(files::parent(to)?)
+        .with_context(|| format!("staging {}", to.display()))?;
+    let (archive, unpacked) = (staging.path().join("archive"), staging.path().join("unpacked"));
+    let mut tarball = Tarball::new(secrets);
+    tarball.tree("copy", from);
+    let left_out = tarball.write(&archive, Compression::Plain)?;
+    fs::create_dir(&unpacked)?;
+    unpack(&archive, &unpacked, LIMITS)?;
+    fs::rename(unpacked.join("copy"), to)?;
+    Ok(left_out)
 }
 
 struct Attributes {
@@ -228,7 +246,6 @@ fn header(kind: EntryType, attributes: &Attributes) -> Result<Header> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::package::unpack::{LIMITS, unpack};
 
     #[test]
     fn what_is_archived_can_be_unpacked_but_for_keys_and_stray_links() {
@@ -272,6 +289,21 @@ mod tests {
         assert_eq!(fs::read_to_string(unpacked.join(long).join("file")).unwrap(), "deep");
         let [before, after] = [&source, &unpacked].map(|tree| fs::metadata(tree.join("run")).unwrap());
         assert_eq!((before.mode(), before.mtime()), (after.mode(), after.mtime()));
+    }
+
+    #[test]
+    fn what_is_copied_has_no_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        fs::create_dir(&from).unwrap();
+        for name in ["foo.c", "mok.key", "innocent"] {
+            fs::write(from.join(name), "x").unwrap();
+        }
+        let secret = from.join("innocent");
+        let left_out = copy(&from, &dir.path().join("to"), [secret.as_path()]).unwrap();
+        assert_eq!(left_out.len(), 2);
+        assert_eq!(files::names(&dir.path().join("to")).unwrap(), ["foo.c"]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "what was staged stays");
     }
 
     #[test]
