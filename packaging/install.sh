@@ -59,11 +59,20 @@ done
 data packaging/completions/dkms.bash "$prefix/share/bash-completion/completions/dkms"
 data packaging/completions/dkms.fish "$prefix/share/fish/vendor_completions.d/dkms.fish"
 data packaging/completions/_dkms "$prefix/share/zsh/$zsh/_dkms"
+templates=$prefix/share/dkms
 if [ "$family" != clear ]; then
     program hooks/grub/zz_dkms /etc/grub.d/zz_dkms
     settings hooks/etc/framework.conf /etc/dkms/framework.conf
+    templates=/etc/dkms
     install -d -m 755 "$dest/etc/dkms/framework.conf.d" "$dest/etc/dkms/policy.d" "$dest/var/lib/dkms"
 fi
+# What mkrpm, mkdeb and mkbmdeb make packages by; a bundle's are nobody's to edit.
+(cd hooks/etc && find template-* -type f) | while read -r template; do
+    if [ ! -e "$dest$templates/$template" ]; then
+        data "hooks/etc/$template" "$templates/$template"
+        [ "$(head -c 2 "hooks/etc/$template")" != '#!' ] || chmod 755 "$dest$templates/$template"
+    fi
+done
 if [ "$family" = redhat ]; then
     data dnf/dkms.py "$prefix/lib/dkms/dnf/dkms.py"
     # dnf looks for plugins beside itself, below one version of Python.

@@ -88,10 +88,20 @@ pub enum Failure {
     AlreadyLoaded {
         id: ModuleId,
     },
-    /// `mktarball` and its kin of what is not built for a kernel, or for any.
+    /// What is to be packed is not built for a kernel, or for any.
     NotBuilt {
         action: &'static str,
         target: Option<Target>,
+    },
+    /// What a package is made by is in none of these places.
+    TemplateMissing {
+        action: &'static str,
+        places: Vec<String>,
+    },
+    /// rpmbuild, or one of dpkg's programs, would not make the package.
+    PackageFailed {
+        action: &'static str,
+        why: String,
     },
     /// `mkdriverdisk` without a distribution.
     NoDistro,
@@ -299,13 +309,13 @@ impl Case {
             SameTemplate | NoArchive | ArchiveMissing | NoFile => 2,
             NoConfInArchive => 3,
             NotBuilt | TarballFailed => 6,
-            BadArchive => 7,
+            BadArchive | PackageFailed => 7,
             AlreadyLoaded => 8,
             ArchiveNotWritable | Rpm => 9,
             AlreadyAdded | NotInTree | ModuleNotInTree | AllWithArch => 3,
             SeveralActions | NoOsRelease | ConfMissing | Broken => 4,
             OneKernelOnly | ExactlyOneKernel | AutoinstallSeveralKernels => 4,
-            AllUnsupported | PatchMissing | PatchLeaves => 5,
+            AllUnsupported | PatchMissing | PatchLeaves | TemplateMissing => 5,
             PatchFailed | BuiltFileMissing | KernelDirectoryMissing => 6,
             NotNewer | SameVersion | SameUnversioned | Obsolete | InstallAborted | Depmod => 6,
             ResultMissing | NotLoadable => 7,
@@ -404,6 +414,12 @@ impl fmt::Display for Failure {
                 }
                 write!(f, "\nModules must already be in the built state before using {action}.")
             }
+            TemplateMissing { action, places } => {
+                write!(f, "There is nothing that {action} makes packages by. Looked for:")?;
+                places.iter().try_for_each(|place| write!(f, "\n  {place}"))?;
+                f.write_str("\nThe package of dkms brings one; install it again.")
+            }
+            PackageFailed { action, why } => write!(f, "{action} could not make the package.\n{why}"),
             ArchiveNotWritable { directory } => write!(f, "Missing write permissions for {directory}."),
             NotRoot => f.write_str("You must be root to use this command."),
             TreeNotWritable { tree } => write!(f, "No write access to DKMS tree at {tree}"),

@@ -10,7 +10,7 @@
 //! main ─ hook ──────┘  one file per verb; ├─ install    staged swap, one depmod per kernel
 //!   what package       run.rs is one run  ├─ initramfs  at most once per kernel
 //!   managers call      for one kernel     ├─ gate       proof → verdict → hold or release
-//!                                         ├─ package    archives of modules, driver disks, extensions
+//!                                         ├─ package    archives, packages, driver disks, extensions
 //!                                         └─ trial      a view of the system with packages in it
 //!
 //! below them: store; tree, conf, kernel, machine, module, module_file; below those: sys

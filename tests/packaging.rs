@@ -80,6 +80,24 @@ const DEBIAN: [&str; 9] = [
     "etc/kernel/prerm.d/dkms",
 ];
 
+/// What packages of modules are made by: settings, but for a bundle.
+const TEMPLATES: [&str; 14] = [
+    "template-dkms-mkbmdeb/debian/changelog",
+    "template-dkms-mkbmdeb/debian/control",
+    "template-dkms-mkbmdeb/debian/copyright",
+    "template-dkms-mkbmdeb/debian/postinst",
+    "template-dkms-mkbmdeb/debian/postrm",
+    "template-dkms-mkbmdeb/debian/rules",
+    "template-dkms-mkdeb/debian/changelog",
+    "template-dkms-mkdeb/debian/control",
+    "template-dkms-mkdeb/debian/copyright",
+    "template-dkms-mkdeb/debian/postinst",
+    "template-dkms-mkdeb/debian/prerm",
+    "template-dkms-mkdeb/debian/rules",
+    "template-dkms-mkdeb/debian/source/format",
+    "template-dkms-mkrpm.spec",
+];
+
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -122,13 +140,15 @@ fn each_family_gets_its_files(
     let dest = tempfile::tempdir().unwrap();
     let ran = install(dest.path(), family);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    let want: BTreeSet<String> = EVERYWHERE
+    let want = EVERYWHERE
         .iter()
         .chain(own)
-        .map(|path| if *path == "BINARY" { binary } else { path }.replace("FUNCTIONS", zsh_functions))
-        .collect();
-    assert_eq!(files(&dest.path().join("root")), want);
+        .map(|path| if *path == "BINARY" { binary } else { path }.replace("FUNCTIONS", zsh_functions));
     let is_bundle = family == "clear";
+    let templates = if is_bundle { "usr/share/dkms" } else { "etc/dkms" };
+    let want: BTreeSet<String> =
+        want.chain(TEMPLATES.iter().map(|path| format!("{templates}/{path}"))).collect();
+    assert_eq!(files(&dest.path().join("root")), want);
     assert_eq!(dest.path().join("root/var/lib/dkms").is_dir(), !is_bundle);
     assert_eq!(dest.path().join("root/etc").exists(), !is_bundle);
     let wanted = dest.path().join("root/usr/lib/systemd/system/update-triggers.target.wants");
@@ -154,7 +174,11 @@ fn the_manual_names_every_hook(#[case] family: &str) {
         let is_hook = ["etc/", "usr/lib/", "usr/share/libalpm/"].iter().any(|start| file.starts_with(start));
         let named = match file.strip_prefix("usr/lib/systemd/system/") {
             Some(unit) => manual.contains(&format!(".It Pa {unit}\n")),
-            None => manual.contains(&format!(".It Pa /{file}")),
+            None => {
+                // Of a template the manual names the directory.
+                let top = file.find("/debian/").map_or(file.as_str(), |at| &file[..at]);
+                manual.contains(&format!(".It Pa /{top}"))
+            }
         };
         assert!(!is_hook || named, "{file}");
     }

@@ -4,7 +4,10 @@
 
 use super::flags::{Flags, spelled};
 use super::verb::Verb;
-use super::{Action, ArchiveContent, DiskArgs, ExtensionArgs, ModuleArg, Options, Replayed, Run, TargetArgs};
+use super::{
+    Action, ArchiveContent, DiskArgs, ExtensionArgs, ModuleArg, Options, PackageKind, Replayed, Run,
+    TargetArgs,
+};
 use crate::failure::Failure;
 use crate::kernel::{BadName, KernelRelease};
 use crate::machine::Given;
@@ -157,6 +160,24 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         Verb::Mksysext => {
             let module = named?;
             Action::Mksysext { module, targets, all, extension: extension(&flags)? }
+        }
+        Verb::Mkbmdeb if targets.kernels.len() > 1 => {
+            return Err(Failure::OneKernelOnly { action: verb.name() });
+        }
+        Verb::Mkbmdeb if flags.source_only => {
+            return Err(invalid("source-only", "mkbmdeb packs nothing but built modules"));
+        }
+        Verb::Mkbmdeb => {
+            let content = ArchiveContent::BinariesOnly;
+            Action::MakePackage { kind: PackageKind::BinaryDeb, module: named?, targets, all, content }
+        }
+        Verb::Mkrpm | Verb::Mkdeb | Verb::Mkdsc => {
+            let kind = match verb {
+                Verb::Mkrpm => PackageKind::Rpm,
+                Verb::Mkdeb => PackageKind::Deb,
+                _ => PackageKind::DebianSource,
+            };
+            Action::MakePackage { kind, module: named?, targets, all, content: content(&flags) }
         }
         Verb::Match if targets.kernels.len() > 1 => {
             return Err(Failure::OneKernelOnly { action: verb.name() });

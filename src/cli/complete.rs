@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use clap::{Arg, ValueHint};
 
 use super::Options;
-use super::flags::{self, DEPRECATED, Flags};
+use super::flags::{self, DEPRECATED, Flags, LEGACY_POSTINST};
 use super::verb::Verb;
 use crate::conf::directives;
 use crate::package::driver_disk::Layout;
@@ -256,7 +256,10 @@ impl<'a> Line<'a> {
         let mut found = Vec::new();
         for arg in flags::command().get_arguments().filter(|arg| !arg.is_positional()) {
             let id = arg.get_id().as_str();
-            if DEPRECATED.contains(&id) || self.verb.is_some_and(|verb| !takes(verb, id)) {
+            if DEPRECATED.contains(&id)
+                || id == LEGACY_POSTINST
+                || self.verb.is_some_and(|verb| !takes(verb, id))
+            {
                 continue;
             }
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
@@ -281,9 +284,12 @@ impl<'a> Line<'a> {
             Verb::Uninstall | Verb::Match => Modules::Installed,
             // What is merely registered can be removed as well, but not for a kernel.
             Verb::Remove if !self.flags.kernels.is_empty() => Modules::Built,
-            Verb::Mktarball if !self.flags.source_only => Modules::Built,
             Verb::Mkdriverdisk | Verb::Mksysext => Modules::Built,
-            Verb::Remove | Verb::Mktarball | Verb::Status | Verb::Verify => Modules::Registered,
+            verb if verb == Verb::Mktarball || verb.packs() => match self.flags.source_only {
+                true => Modules::Registered,
+                false => Modules::Built,
+            },
+            Verb::Remove | Verb::Status | Verb::Verify => Modules::Registered,
             _ => return None,
         })
     }
@@ -297,6 +303,7 @@ impl<'a> Line<'a> {
             }
             Some(Verb::Unbuild | Verb::Remove | Verb::Mktarball | Verb::KernelPrerm) => Kernels::Built,
             Some(Verb::Mkdriverdisk | Verb::Mksysext) => Kernels::Built,
+            Some(verb) if verb.packs() => Kernels::Built,
             Some(Verb::Uninstall) => Kernels::Installed,
             Some(Verb::Status) => Kernels::Listed,
             Some(Verb::Gate) => Kernels::Held,
@@ -310,7 +317,8 @@ fn takes(verb: Verb, option: &str) -> bool {
         "all" => verb.takes_all(),
         "module" | "module-version" => verb.takes_module(),
         "templatekernel" => verb == Verb::Match,
-        "source-only" | "binaries-only" => verb == Verb::Mktarball,
+        "source-only" | "binaries-only" if verb == Verb::Mkbmdeb => false,
+        "source-only" | "binaries-only" => verb == Verb::Mktarball || verb.packs(),
         "archive" => {
             matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Mktarball | Verb::Ldtarball)
         }

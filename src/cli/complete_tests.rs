@@ -39,6 +39,8 @@ fn words(line: &str) -> Vec<String> {
 #[case::status("status ", Wanted::Modules(Modules::Registered), Files::None)]
 #[case::matching("match --templatekernel 6.1 ", Wanted::Modules(Modules::Installed), Files::None)]
 #[case::mktarball("mktarball ", Wanted::Modules(Modules::Built), Files::None)]
+#[case::mkrpm("mkrpm ", Wanted::Modules(Modules::Built), Files::None)]
+#[case::mkdeb_source("mkdeb --source-only ", Wanted::Modules(Modules::Registered), Files::None)]
 #[case::mktarball_source("mktarball --source-only ", Wanted::Modules(Modules::Registered), Files::None)]
 #[case::driver_disk("mkdriverdisk -d suse ", Wanted::Modules(Modules::Built), Files::None)]
 #[case::driver_disk_for_a_kernel("mkdriverdisk foo/1.0 -k ", Wanted::Kernels(Kernels::Built), Files::None)]

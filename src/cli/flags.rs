@@ -14,6 +14,9 @@ use crate::failure::Failure;
 /// Options of dkms that mean nothing any more; each is accepted with a notice.
 pub(super) const DEPRECATED: [&str; 3] = ["no-initrd", "no-clean-kernel", "no-prepare-kernel"];
 
+/// The same with a value: whether a package brings a postinst for a dkms before 2.1.
+pub(super) const LEGACY_POSTINST: &str = "legacy-postinst";
+
 /// Everything that the words of the command line say, text not yet validated.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
@@ -112,8 +115,8 @@ pub fn command() -> Command {
         .arg(
             value("templatekernel", (None, "templatekernel"), "kernel").help("the kernel that match goes by"),
         )
-        .arg(switch("source-only").help("make an archive without built modules"))
-        .arg(switch("binaries-only").help("make an archive without the source"))
+        .arg(switch("source-only").help("pack no built modules"))
+        .arg(switch("binaries-only").help("pack built modules without the source"))
         .arg(value("distro", (Some('d'), "distro"), "distro").help("whose installer, or system, it is for"))
         .arg(value("release", (Some('r'), "release"), "release").help("the release of that distribution"))
         .arg(value("media", (None, "media"), "media").help("floppy, iso, tar; mksysext: squashfs, erofs"))
@@ -142,6 +145,7 @@ pub fn command() -> Command {
         .arg(switch("version").short('V').help("print the version"))
         .arg(switch("help").short('h').help("print this text"))
         .args(DEPRECATED.map(|long| switch(long).help("deprecated, has no effect")))
+        .arg(value(LEGACY_POSTINST, (None, LEGACY_POSTINST), "0|1").help("deprecated, has no effect"))
 }
 
 /// Sorts the words after the program's name into [`Flags`].
@@ -171,6 +175,7 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
     let jobs = text("jobs")?.pop();
     let template_kernel = text("templatekernel")?.pop();
     let protocol = text("protocol")?.pop();
+    let legacy_postinst = text(LEGACY_POSTINST)?.pop();
     let [distro, release, media, size] = ["distro", "release", "media", "size"].map(text);
     Ok(Flags {
         words,
@@ -214,6 +219,8 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
         deprecated: DEPRECATED
             .iter()
             .filter(|long| matches.get_flag(long))
+            .copied()
+            .chain(legacy_postinst.map(|_| LEGACY_POSTINST))
             .map(|long| format!("--{long}"))
             .collect(),
     })

@@ -83,6 +83,31 @@ pub struct ExtensionArgs {
     pub release: Option<String>,
 }
 
+/// A package that a module is packed into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackageKind {
+    /// `mkrpm`
+    Rpm,
+    /// `mkdeb`
+    Deb,
+    /// `mkbmdeb`: of built modules, to be installed without dkms.
+    BinaryDeb,
+    /// `mkdsc`
+    DebianSource,
+}
+
+impl PackageKind {
+    /// The action that makes it.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Rpm => "mkrpm",
+            Self::Deb => "mkdeb",
+            Self::BinaryDeb => "mkbmdeb",
+            Self::DebianSource => "mkdsc",
+        }
+    }
+}
+
 /// `-k` and `-a` as given. A kernel given as `K/A` brings its arch with it.
 /// Where neither list is empty they pair up 1:1, or a single arch goes for all kernels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -191,6 +216,14 @@ pub enum Action {
         targets: TargetArgs,
         all: bool,
         extension: ExtensionArgs,
+    },
+    /// `mkrpm`, `mkdeb`, `mkbmdeb`, `mkdsc`.
+    MakePackage {
+        kind: PackageKind,
+        module: ModuleArg,
+        targets: TargetArgs,
+        all: bool,
+        content: ArchiveContent,
     },
     /// `match`: what is installed for the template kernel is installed for another.
     Match {

@@ -74,6 +74,10 @@ fn extension(extension: ExtensionArgs) -> Action {
     Action::Mksysext { module: named("foo", "1.0"), targets: on_k(), all: false, extension }
 }
 
+fn package(kind: PackageKind, targets: TargetArgs, all: bool, content: ArchiveContent) -> Action {
+    Action::MakePackage { kind, module: named("foo", "1.0"), targets, all, content }
+}
+
 #[rstest]
 #[case::version("--version", Action::Version)]
 #[case::version_short("-V", Action::Version)]
@@ -97,6 +101,22 @@ fn extension(extension: ExtensionArgs) -> Action {
 #[case::mktarball(
     "mktarball foo/1.0 -k 6.1.0-56-amd64",
     mktarball(on_k(), false, ArchiveContent::SourceAndBinaries, None)
+)]
+#[case::mkrpm(
+    "mkrpm -m foo -v 1.0 -k 6.1.0-56-amd64",
+    package(PackageKind::Rpm, on_k(), false, ArchiveContent::SourceAndBinaries)
+)]
+#[case::mkdeb_all(
+    "mkdeb foo/1.0 --all --binaries-only",
+    package(PackageKind::Deb, none(), true, ArchiveContent::BinariesOnly)
+)]
+#[case::mkdsc_source(
+    "mkdsc foo/1.0 --source-only",
+    package(PackageKind::DebianSource, none(), false, ArchiveContent::SourceOnly)
+)]
+#[case::mkbmdeb(
+    "mkbmdeb foo/1.0",
+    package(PackageKind::BinaryDeb, none(), false, ArchiveContent::BinariesOnly)
 )]
 #[case::mktarball_all(
     "mktarball foo/1.0 --all",
@@ -241,6 +261,8 @@ const NO_MODULE: &str = "Arguments <module> and <module-version> are not specifi
 #[case::uninstall("uninstall ''", "uninstall")]
 #[case::remove("remove --all", "remove")]
 #[case::mktarball("mktarball --archive=/a", "mktarball")]
+#[case::mkrpm("mkrpm --source-only", "mkrpm")]
+#[case::mkbmdeb("mkbmdeb", "mkbmdeb")]
 #[case::conf_is_no_module("add -c /x/dkms.conf", "add")]
 #[case::empty_option("add --module=", "add")]
 fn missing_module_is_explained_as_dkms_does(#[case] line: &str, #[case] asked_by: &str) {
@@ -302,6 +324,22 @@ const TWO: &str = "Cannot specify more than one action.";
     "mktarball --binaries-only --source-only",
     8,
     "You have specified both --binaries-only and --source-only.\nYou cannot do this."
+)]
+#[case::package_both_only(
+    "mkrpm foo/1.0 --binaries-only --source-only",
+    8,
+    "You have specified both --binaries-only and --source-only.\nYou cannot do this."
+)]
+#[case::binaries_of_two_kernels(
+    "mkbmdeb foo/1.0 -k a -k b",
+    4,
+    "The action mkbmdeb does not support multiple kernel version parameters on the command line."
+)]
+#[case::binaries_of_all("mkbmdeb --all", 5, "The action mkbmdeb does not support the --all parameter.")]
+#[case::binaries_without_binaries(
+    "mkbmdeb foo/1.0 --source-only",
+    2,
+    "Invalid value for --source-only: mkbmdeb packs nothing but built modules"
 )]
 #[case::match_two(
     "match -k a -k b",
@@ -415,7 +453,7 @@ fn misuse_has_code_and_wording(#[case] line: &str, #[case] code: u8, #[case] mes
 #[case::nothing("", "Unknown action specified: \"\"")]
 #[case::options_only("-q --force", "Unknown action specified: \"\"")]
 #[case::bogus_action("bogus", "Unknown action specified: \"bogus\"")]
-#[case::not_in_this_program("mkrpm", "Unknown action specified: \"mkrpm\"")]
+#[case::not_in_this_program("frobnicate", "Unknown action specified: \"frobnicate\"")]
 #[case::bogus_option("--bogus status", "Unknown option: --bogus")]
 #[case::bogus_option_with_value("status --bogus=1", "Unknown option: --bogus")]
 #[case::bogus_short("status -x", "Unknown option: -x")]
@@ -444,6 +482,7 @@ fn unknown_words_show_the_usage(#[case] line: &str, #[case] message: &str) {
     &["Deprecated feature: --no-initrd", "Deprecated feature: --no-clean-kernel", "Deprecated feature: --no-prepare-kernel"]
 )]
 #[case::deprecated_first("status foo bar --no-initrd", &["Deprecated feature: --no-initrd", "Warning: I do not know how to handle bar."])]
+#[case::deprecated_with_a_value("mkdeb foo/1.0 --legacy-postinst=0", &["Deprecated feature: --legacy-postinst"])]
 #[case::nothing("status foo", &[])]
 fn notices_are_left_to_the_caller(#[case] line: &str, #[case] want: &[&str]) {
     assert_eq!(understood(line).0.notices, want);

@@ -16,6 +16,10 @@ pub(super) enum Verb {
     Ldtarball,
     Mkdriverdisk,
     Mksysext,
+    Mkrpm,
+    Mkdeb,
+    Mkbmdeb,
+    Mkdsc,
     Autoinstall,
     GenerateMok,
     KernelPreinst,
@@ -32,7 +36,7 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -45,6 +49,10 @@ impl Verb {
         Self::Ldtarball,
         Self::Mkdriverdisk,
         Self::Mksysext,
+        Self::Mkrpm,
+        Self::Mkdeb,
+        Self::Mkbmdeb,
+        Self::Mkdsc,
         Self::Autoinstall,
         Self::GenerateMok,
         Self::KernelPreinst,
@@ -74,6 +82,10 @@ impl Verb {
             Self::Ldtarball => "ldtarball",
             Self::Mkdriverdisk => "mkdriverdisk",
             Self::Mksysext => "mksysext",
+            Self::Mkrpm => "mkrpm",
+            Self::Mkdeb => "mkdeb",
+            Self::Mkbmdeb => "mkbmdeb",
+            Self::Mkdsc => "mkdsc",
             Self::Autoinstall => "autoinstall",
             Self::GenerateMok => "generate_mok",
             Self::KernelPreinst => "kernel_preinst",
@@ -104,6 +116,10 @@ impl Verb {
             Self::Ldtarball => "register a module from an archive, built modules and all",
             Self::Mkdriverdisk => "make a disk of built modules for an installer (-d, -r)",
             Self::Mksysext => "make system extensions (systemd-sysext) of built modules",
+            Self::Mkrpm => "make an rpm package of a module, for dkms to install",
+            Self::Mkdeb => "make a Debian package of a module, for dkms to install",
+            Self::Mkbmdeb => "make a Debian package of built modules, to do without dkms",
+            Self::Mkdsc => "make a Debian source package of what mkdeb packs",
             Self::Autoinstall => "install every module that asks for it into a kernel",
             Self::GenerateMok => "make the key that modules are signed with, if there is none",
             Self::KernelPreinst => "a kernel is about to be installed: clear the way (-k)",
@@ -151,6 +167,9 @@ impl Verb {
                 | Self::Ldtarball
                 | Self::Mkdriverdisk
                 | Self::Mksysext
+                | Self::Mkrpm
+                | Self::Mkdeb
+                | Self::Mkdsc
                 | Self::GenerateMok
         )
     }
@@ -162,8 +181,14 @@ impl Verb {
             Self::Add | Self::Build | Self::Install => Some("add"),
             Self::Unbuild | Self::Uninstall | Self::Remove | Self::Mktarball => Some(self.name()),
             Self::Mkdriverdisk | Self::Mksysext => Some(self.name()),
+            _ if self.packs() => Some(self.name()),
             _ => None,
         }
+    }
+
+    /// Those that make a package of a module.
+    pub(super) fn packs(self) -> bool {
+        matches!(self, Self::Mkrpm | Self::Mkdeb | Self::Mkbmdeb | Self::Mkdsc)
     }
 
     pub(super) fn takes_module(self) -> bool {

@@ -18,6 +18,7 @@ mod install;
 mod items;
 mod kernel;
 pub mod log;
+mod make_package;
 mod match_kernels;
 mod pack;
 mod post_transaction;
@@ -94,6 +95,14 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
                 archive: archive.as_deref(),
             };
             tarball::make(session, &wish)?;
+        }
+        Action::MakePackage { kind, module, targets, all, content } => {
+            make_package::make(
+                session,
+                &module,
+                kind,
+                &make_package::Wish { targets: &targets, all, content },
+            )?;
         }
         Action::Ldtarball { archive } => {
             session.begin_changes()?;

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::module::{ModuleId, Target};
 use crate::package::compression::Compression;
 use crate::package::layout::{BINARIES_ONLY, Layout, MAIN_TREE, SOURCE_TREE};
-use crate::package::tarball::Tarball;
+use crate::package::tarball::{LeftOut, Tarball};
 use crate::package::unpack::{LIMITS, unpack};
 use crate::sys::files;
 use crate::sys::lock::Lock;
@@ -39,40 +39,8 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
         return Err(Failure::Broken { id }.into());
     }
     let _lock = tree.lock_module(&id, report)?;
-    let targets = match wish.content {
-        ArchiveContent::SourceOnly => Vec::new(),
-        _ if wish.all => tree.targets(&id),
-        _ => session.targets(wish.targets)?,
-    };
-    if targets.is_empty() && wish.content != ArchiveContent::SourceOnly {
-        return Err(Failure::NotBuilt { action: "mktarball", target: None }.into());
-    }
-    let kernels: Vec<_> = targets.iter().map(|target| &target.kernel).collect();
-    let keys = private_keys(tree, &session.framework, &kernels);
-    let mut tarball = Tarball::new(keys.iter().map(PathBuf::as_path));
-    tarball.empty_directory(MAIN_TREE);
-    for target in &targets {
-        if !tree.built_dir(&id, target).is_dir() {
-            return Err(Failure::NotBuilt { action: "mktarball", target: Some(target.clone()) }.into());
-        }
-        report.line(format_args!("Marking modules for {target} for archiving..."));
-        let kernel = Path::new(MAIN_TREE).join(&target.kernel);
-        tarball.empty_directory(kernel.clone());
-        tarball.tree(kernel.join(&target.arch), &tree.target_dir(&id, target));
-    }
-    let source = tree.source_link(&id);
-    if wish.content == ArchiveContent::BinariesOnly {
-        report.line("\nCreating tarball structure to specifically accommodate binaries.");
-        let within = |name: &str| Path::new(BINARIES_ONLY).join(name);
-        tarball.empty_directory(BINARIES_ONLY);
-        tarball.file(within("dkms.conf"), &source.join("dkms.conf"));
-        // dkms 2 and early 3 look here and not into the conf.
-        tarball.text(within("PACKAGE_NAME"), format!("{}\n", id.name()));
-        tarball.text(within("PACKAGE_VERSION"), format!("{}\n", id.version()));
-    } else {
-        report.line(format_args!("\nMarking {} for archiving...", source.display()));
-        tarball.tree(SOURCE_TREE, &source);
-    }
+    let targets = packed_targets(session, &id, wish.targets, wish.all, wish.content, "mktarball")?;
+    let tarball = archive_of(session, &id, &targets, wish.content, "mktarball")?;
 
     let built_for = targets.iter().map(|target| format!("kernel{}-{}", target.kernel, target.arch));
     let built_for = match wish.content {
@@ -101,11 +69,90 @@ pub(super) fn make(session: &Session, wish: &Wish<'_>) -> Result<()> {
         failed("Its compression is unknown here, known are .gz, .bz2, .xz and .zst.".to_owned())
     })?;
     let left_out = tarball.write(&to, compression).map_err(|error| failed(format!("{error:#}")))?;
-    for left_out in left_out {
-        let path = left_out.path.display();
-        report.warning(format_args!("{path} is left out of the archive: {}.", left_out.why));
-    }
+    warn_of_left_out(session, &left_out, "archive");
     Ok(())
+}
+
+/// The targets that `action` is to pack what was built for.
+pub(super) fn packed_targets(
+    session: &Session,
+    id: &ModuleId,
+    targets: &TargetArgs,
+    all: bool,
+    content: ArchiveContent,
+    action: &'static str,
+) -> Result<Vec<Target>> {
+    let tree = &session.tree;
+    let targets = match content {
+        ArchiveContent::SourceOnly => return Ok(Vec::new()),
+        _ if all => tree.targets(id),
+        _ => session.targets(targets)?,
+    };
+    if targets.is_empty() {
+        return Err(Failure::NotBuilt { target: None, action }.into());
+    }
+    Ok(targets)
+}
+
+/// Fails unless there is something that was built for a target.
+pub(super) fn check_built(
+    session: &Session,
+    id: &ModuleId,
+    target: &Target,
+    action: &'static str,
+) -> Result<()> {
+    if session.tree.built_dir(id, target).is_dir() {
+        return Ok(());
+    }
+    Err(Failure::NotBuilt { target: Some(target.clone()), action }.into())
+}
+
+/// What goes into a module's archive, and says so. The module's lock must be held.
+pub(super) fn archive_of(
+    session: &Session,
+    id: &ModuleId,
+    targets: &[Target],
+    content: ArchiveContent,
+    action: &'static str,
+) -> Result<Tarball> {
+    let (tree, report) = (&session.tree, &session.report);
+    let keys = keys(session, targets);
+    let mut tarball = Tarball::new(keys.iter().map(PathBuf::as_path));
+    tarball.empty_directory(MAIN_TREE);
+    for target in targets {
+        check_built(session, id, target, action)?;
+        report.line(format_args!("Marking modules for {target} for archiving..."));
+        let kernel = Path::new(MAIN_TREE).join(&target.kernel);
+        tarball.empty_directory(kernel.clone());
+        tarball.tree(kernel.join(&target.arch), &tree.target_dir(id, target));
+    }
+    let source = tree.source_link(id);
+    if content == ArchiveContent::BinariesOnly {
+        report.line("\nCreating tarball structure to specifically accommodate binaries.");
+        let within = |name: &str| Path::new(BINARIES_ONLY).join(name);
+        tarball.empty_directory(BINARIES_ONLY);
+        tarball.file(within("dkms.conf"), &source.join("dkms.conf"));
+        // dkms 2 and early 3 look here and not into the conf.
+        tarball.text(within("PACKAGE_NAME"), format!("{}\n", id.name()));
+        tarball.text(within("PACKAGE_VERSION"), format!("{}\n", id.version()));
+    } else {
+        report.line(format_args!("\nMarking {} for archiving...", source.display()));
+        tarball.tree(SOURCE_TREE, &source);
+    }
+    Ok(tarball)
+}
+
+/// What must not be given away together with what was built for these targets.
+pub(super) fn keys(session: &Session, targets: &[Target]) -> Vec<PathBuf> {
+    let kernels: Vec<_> = targets.iter().map(|target| &target.kernel).collect();
+    private_keys(&session.tree, &session.framework, &kernels)
+}
+
+/// Says what is not in an archive or a package, `whole`.
+pub(super) fn warn_of_left_out(session: &Session, left_out: &[LeftOut], whole: &str) {
+    for LeftOut { path, why } in left_out {
+        session.report.warning(format_args!("{} is left out of the {whole}: {why}.", path.display()));
+    }
 }
 
 /// Registers what an archive holds, with the modules built.

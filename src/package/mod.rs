@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Modules packed for other machines: archives, which are also unpacked, without trusting them; driver
-//! disks and system extensions. Prints nothing, registers nothing; what an archive means for the trees is
-//! decided in `commands`.
+//! Modules packed for other machines: archives, which are also unpacked, without trusting them;
+//! packages, driver disks and system extensions. Prints nothing, registers nothing; what an archive means
+//! for the trees is decided in `commands`.
 
 pub mod built;
 pub mod compression;
+pub mod debian;
 pub mod driver_disk;
 pub mod layout;
+pub mod rpm;
 mod staging;
 pub mod sysext;
 pub mod tarball;
