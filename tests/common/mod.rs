@@ -28,6 +28,7 @@ pub mod debian;
 pub mod disk;
 pub mod image_root;
 pub mod machine;
+pub mod packed;
 pub mod pacman;
 pub mod pair;
 mod ran;
