@@ -15,6 +15,7 @@ pub mod make;
 pub mod plain;
 pub mod policy;
 pub mod record;
+pub mod remotes;
 pub mod shell;
 
 /// A configuration file that somebody has read.

@@ -12,6 +12,7 @@ use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::ConfFile;
+use super::remotes::Location;
 
 /// What happens when a kernel lacks something it needs to boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -103,6 +104,8 @@ pub struct Policy {
     pub generator: Generator,
     /// `[store] size`, in MiB: how much is kept of what was built; 0 for nothing.
     pub store_size: Option<u32>,
+    /// `[store] remotes`: shared stores, in the order in which they are asked.
+    pub remotes: Vec<Location>,
     /// `[locks] timeout`, given in seconds: how long to wait for another dkms.
     pub lock_timeout: Option<Duration>,
     /// `[module.NAME] critical`, by name.
@@ -208,6 +211,7 @@ struct Initramfs {
 #[serde(deny_unknown_fields, default)]
 struct Store {
     size: Option<u32>,
+    remotes: Option<Vec<Location>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -271,6 +275,7 @@ pub fn merge(files: &[ConfFile]) -> Result<Policy, PolicyError> {
         policy.lock_timeout = file.locks.timeout.map(seconds).or(policy.lock_timeout);
         policy.generator = file.initramfs.generator.unwrap_or(policy.generator);
         policy.store_size = file.store.size.or(policy.store_size);
+        policy.remotes = file.store.remotes.unwrap_or(policy.remotes);
         for (name, module) in file.module {
             if let Some(critical) = module.critical {
                 policy.module_critical.insert(name.clone(), critical);
@@ -327,7 +332,7 @@ mod tests {
     fn every_key_is_read() {
         let text = "[boot]\ncritical = [\"zfs\"]\ndetect = false\non_failure = \"abort\"\npreflight = \"off\"\n\
                     [build]\njobs = 3\nmemory = 700\nlauncher = \"icecc\"\nsandbox = \"require\"\ntimeout = 600\n\
-                    [initramfs]\ngenerator = \"update-initramfs\"\n[locks]\ntimeout = 9\n[store]\nsize = 0\n\
+                    [initramfs]\ngenerator = \"update-initramfs\"\n[locks]\ntimeout = 9\n[store]\nsize = 0\nremotes = [\"/srv\"]\n\
                     [module.nvidia]\ncritical = true\nsandbox = \"off\"\nstore = false\n";
         let policy = merge(&[file("/p", text)]).unwrap();
         assert_eq!((policy.on_failure, policy.detects()), (OnFailure::Abort, false));
@@ -343,6 +348,7 @@ mod tests {
         assert_eq!(policy.critical("zfs"), Some(true));
         assert_eq!(policy.critical("nvidia"), Some(true));
         assert_eq!((policy.store_size, policy.module_store.get("nvidia")), (Some(0), Some(&false)));
+        assert_eq!(policy.remotes, [Location::parse("/srv").unwrap()]);
     }
 
     #[test]
@@ -400,6 +406,7 @@ mod tests {
     #[case::negative("[build]\ntimeout = -1\n", 2, "timeout")]
     #[case::size_in_words("[store]\nsize = \"1G\"\n", 2, "size")]
     #[case::sandbox_by_another_word("[module.zfs]\nsandbox = \"no\"\n", 2, "sandbox")]
+    #[case::no_address("[store]\nremotes = [\"/srv\", \"ftp://host\"]\n", 2, "remotes: 'ftp://host'")]
     #[case::syntax("[boot\ncritical = 1\n", 1, "")]
     #[case::twice("[build]\njobs = 1\njobs = 2\n", 3, "jobs")]
     fn errors_name_file_line_and_key(#[case] text: &str, #[case] line: usize, #[case] key: &str) {
