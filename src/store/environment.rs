@@ -5,9 +5,11 @@
 /// What the rest of the name does not matter of.
 const AMBIENT_BEGINNINGS: &[&str] = &[
     "APT_",
+    "AWS_",
     "DBUS_",
     "DEBCONF_",
     "DEBIAN_",
+    "DKMS_STORE_",
     "DPKG_",
     "GPG_",
     "INSTALLKERNEL_",
@@ -92,6 +94,7 @@ mod tests {
     #[case::unheard_of("MYDRIVER_DEBUG", true)]
     #[case::date("SOURCE_DATE_EPOCH", true)]
     #[case::secret_of_the_signing_key("KBUILD_SIGN_PIN", false)]
+    #[case::secret_of_a_shared_store("DKMS_STORE_TOKEN", false)]
     #[case::terminal("TERM", false)]
     #[case::package_manager("DPKG_MAINTSCRIPT_NAME", false)]
     #[case::service("INVOCATION_ID", false)]

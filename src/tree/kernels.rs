@@ -85,6 +85,25 @@ impl Tree {
         Ok(Some(BuildDir { path, config: parsed, clang }))
     }
 
+    /// What takes the place of a build directory where the headers are not installed: nothing can be
+    /// compiled there, but what was compiled elsewhere can be looked at.
+    pub fn without_headers(&self, kernel: &KernelRelease) -> Result<BuildDir> {
+        let config = self.kernel_config(kernel)?;
+        let clang = config.enabled("CONFIG_CC_IS_CLANG");
+        Ok(BuildDir { path: self.kernel_dir(kernel).join("build"), config, clang })
+    }
+
+    /// Where a list of an installed kernel's symbols may be (a Module.symvers, perhaps compressed), beside
+    /// the one with its headers.
+    pub fn symbol_lists(&self, kernel: &KernelRelease) -> Vec<PathBuf> {
+        let mut places = Vec::new();
+        for suffix in ["", ".gz", ".xz", ".zst"] {
+            places.push(self.kernel_dir(kernel).join(format!("symvers{suffix}")));
+            places.push(self.path(format!("/boot/symvers-{kernel}{suffix}")));
+        }
+        places
+    }
+
     /// The configuration of an installed kernel, from wherever it can be read: its headers, or
     /// the copy beside its image. Empty if nowhere.
     pub fn kernel_config(&self, kernel: &KernelRelease) -> Result<KernelConfig> {

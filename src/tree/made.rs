@@ -22,6 +22,9 @@ pub struct MadeOf {
     pub sources: String,
     /// What the administrator lays over the sources.
     pub overlaid: String,
+    /// The shared store that it came from, if it was not built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// A note as it is stored.
@@ -36,11 +39,13 @@ struct Stored {
 impl MadeOf {
     /// What is not what it was in another build.
     pub fn changed_since(&self, before: &Self) -> Vec<&'static str> {
+        // Another machine has compilers of its own.
+        let toolchain = if before.from.is_some() { &self.toolchain } else { &before.toolchain };
         let parts = [
             ("its source", &self.sources, &before.sources),
             ("the administrator's patches and scripts for it", &self.overlaid, &before.overlaid),
             ("the kernel's headers", &self.headers, &before.headers),
-            ("the compiler, or what belongs to it", &self.toolchain, &before.toolchain),
+            ("the compiler, or what belongs to it", &self.toolchain, toolchain),
         ];
         parts.into_iter().filter(|(_, now, then)| now != then).map(|(name, ..)| name).collect()
     }
@@ -93,11 +98,20 @@ mod tests {
         let log = tree.target_dir(&id, &target).join("log/make.log");
         files::write_atomically(&log, b"one", 0o644).unwrap();
         let text = String::from;
-        let of = MadeOf { headers: text("h"), toolchain: text("t"), sources: text("s"), overlaid: text("o") };
+        let of = MadeOf {
+            headers: text("h"),
+            toolchain: text("t"),
+            sources: text("s"),
+            overlaid: text("o"),
+            from: None,
+        };
         tree.note_made_of(&id, &target, &of).unwrap();
         assert_eq!(tree.made_of(&id, &target), Some(of.clone()));
         let now = MadeOf { headers: text("h2"), sources: text("s2"), ..of.clone() };
         assert_eq!(now.changed_since(&of), ["its source", "the kernel's headers"]);
+        let other = MadeOf { toolchain: text("t2"), ..of.clone() };
+        assert_eq!(other.changed_since(&of), ["the compiler, or what belongs to it"]);
+        assert_eq!(other.changed_since(&MadeOf { from: Some(text("/srv")), ..of.clone() }), [""; 0]);
 
         fs::write(&log, "another dkms's").unwrap();
         assert_eq!(tree.made_of(&id, &target), None);

@@ -61,6 +61,28 @@ impl Tree {
         self.load_from(&conf, Some(id), target, scope)
     }
 
+    /// The digest of what the administrator says of a module's build beside its sources: files in
+    /// `/etc/dkms`, directives, a conf that lies elsewhere.
+    pub fn settings(&self, id: &ModuleId, target: &Target, scope: &Scope) -> Result<String> {
+        let mut said: Vec<(String, String)> = scope.directives.clone();
+        for name in override_names(id, Some(target)) {
+            said.extend(read_conf(&self.path("/etc/dkms").join(&name))?.map(|conf| (name, conf.text)));
+        }
+        if let Some(path) = scope.build_environment.as_deref() {
+            let path = self.path(crate::conf::framework::late(path, target.kernel.as_str()));
+            said.extend(read_conf(&path)?.map(|conf| ("build_environment".to_owned(), conf.text)));
+        }
+        if let Some(path) = &scope.conf {
+            said.extend(read_conf(path)?.map(|conf| ("conf".to_owned(), conf.text)));
+        }
+        let mut hasher = blake3::Hasher::new();
+        for part in said.iter().flat_map(|(name, text)| [name, text]) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
     /// Reads a dkms.conf that need not be registered, then what `/etc/dkms` adds to it.
     pub fn load_from(
         &self,
