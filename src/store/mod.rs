@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The store of built modules, `.hooks/store` in the dkms tree: one file for each build, named by
-//! the digest of all that the build depends on, bounded in size. It may be deleted at any time. What
-//! a key consists of for one module is known in `build`; nothing here builds or installs.
+//! the digest of all that the build depends on, bounded in size. It may be deleted at any time.
+//! Stores that machines share are in `remote`, what they hold in `artefact`. What a key consists of
+//! for one module is known in `build`; nothing here builds or installs.
 
+pub mod artefact;
 pub mod command;
 pub mod entry;
 pub mod environment;
 pub mod headers;
 pub mod key;
+pub mod remote;
+mod sbom;
+pub mod signature;
 pub mod toolchain;
 pub mod trees;
 
@@ -71,9 +76,14 @@ impl<'a> Store<'a> {
     /// Whether what is built of a module is to be kept. Scripts around the build may do anything
     /// anywhere; only the administrator can say of such a module that nothing is missing without them.
     pub fn wants(&self, conf: &ModuleConf) -> bool {
+        !self.is_off() && self.may_share(conf)
+    }
+
+    /// The same for shared stores, which may be asked although nothing is kept here.
+    pub fn may_share(&self, conf: &ModuleConf) -> bool {
         let said = conf.names().find_map(|name| self.policy.module_store.get(name).copied());
         let has_scripts = conf.scripts.pre_build.is_some() || conf.scripts.post_build.is_some();
-        !self.is_off() && said.unwrap_or(!has_scripts)
+        said.unwrap_or(!has_scripts)
     }
 
     /// The digest of the headers of the kernel that this run builds for; nothing if they cannot be
