@@ -48,6 +48,10 @@
 //! compiled. What the kept modules were made of is noted ([`tree::made`]), so that `dkms doctor` can tell
 //! which of them would be made otherwise today.
 //!
+//! Machines may share what was built ([`store::remote`]): signed artefacts under a name that can be told
+//! without headers or a compiler ([`store::artefact`]), looked for before anything is compiled and,
+//! where there are no headers, before that fails (`build/shared.rs`).
+//!
 //! # Builds are kept from the machine
 //!
 //! What a module's conf has us run (`build/sandbox.rs`) is another user's, in namespaces and under

@@ -121,7 +121,8 @@ fn keep_images(
 /// Nothing is signed or kept unless the kernel would take all of it.
 pub(super) fn check(build: &Build<'_>, images: &[Vec<u8>], log: &Path) -> Result<()> {
     let products = build.products();
-    let vermagic = kernel_vermagic(&build.target.kernel, &build.kernel.config);
+    let own = build.symbols.vermagic().map(str::to_owned);
+    let vermagic = own.or_else(|| kernel_vermagic(&build.target.kernel, &build.kernel.config));
     let refused = |product: &Product, why: String| {
         let (file, log) = (product.path.display().to_string(), log.display().to_string());
         anyhow::Error::from(Failure::NotLoadable { file, why, log })

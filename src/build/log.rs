@@ -34,11 +34,11 @@ impl MakeLog {
         Ok(log)
     }
 
-    /// Goes on with the log of an earlier build, saying where it comes from.
-    pub fn resume(path: &Path, text: &[u8]) -> Result<Self> {
+    /// Goes on with the log of an earlier build, which comes from a store.
+    pub fn resume(path: &Path, text: &[u8], store: &str) -> Result<Self> {
         let mut log = Self::create(path)?;
         log.file.write_all(text)?;
-        writeln!(log.file, "\nTaken from the store of built modules: nothing was compiled\n{}", date())?;
+        writeln!(log.file, "\nTaken from {store}: nothing was compiled\n{}", date())?;
         Ok(log)
     }
 

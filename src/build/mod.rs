@@ -3,6 +3,7 @@
 //! strip, verify, sign, compress, keep; or takes from the store what was built before. Never writes
 //! to the install tree.
 
+mod bare;
 mod cause;
 pub mod cross;
 pub mod jobs;
@@ -14,6 +15,8 @@ pub mod log;
 mod prepare;
 mod sandbox;
 pub use prepare::{has_source, script_command};
+mod shared;
+pub use shared::Taken;
 pub mod sign;
 mod stored;
 pub use stored::made_of;
@@ -30,6 +33,7 @@ use crate::conf::policy;
 use crate::failure::Failure;
 use crate::module::{ModuleId, Target};
 use crate::store::Store;
+use crate::store::remote::Remotes;
 use crate::sys::files;
 use crate::sys::report::Report;
 use crate::sys::tools::{Ended, Run, Tool};
@@ -73,6 +77,12 @@ pub struct Build<'a> {
     pub variables: &'a [(String, String)],
     /// Where builds are stored.
     pub store: &'a Store<'a>,
+    /// The stores that are shared with other machines.
+    pub remotes: &'a Remotes,
+    /// The digest of what the administrator says of the build ([`Tree::settings`]).
+    pub settings: &'a str,
+    /// Whether there is anything to compile against; without, only shared stores can help.
+    pub has_headers: bool,
     /// Whether it is to be compiled whatever is stored (`--force`).
     pub anew: bool,
 }
@@ -98,14 +108,17 @@ struct Product {
 }
 
 impl Build<'_> {
-    /// Builds the module, or takes it from the store, and keeps the files. A failure leaves `build/`
+    /// Builds the module, or takes it from a store, and keeps the files. A failure leaves `build/`
     /// with its make.log and whatever was kept of an earlier build.
     pub fn run(&self) -> Result<()> {
         let (key, of) = stored::key(self).unzip();
         let of = of.or_else(|| stored::made_of_now(self));
         if let Some(found) = key.as_ref().filter(|_| !self.anew).and_then(|key| stored::find(self, key)) {
-            stored::bring(self, found)?;
+            stored::bring(self, found, None)?;
             stored::note(self, of.as_ref());
+            return Ok(());
+        }
+        if !self.anew && self.take_shared()? == Taken::Kept {
             return Ok(());
         }
         let build_dir = prepare::build_dir(self.tree, self.id)?;
@@ -137,6 +150,17 @@ impl Build<'_> {
         files::remove(&build_dir)?;
         stored::put(self, key.as_ref(), images);
         Ok(())
+    }
+
+    /// Takes the module from a shared store, and keeps the files.
+    pub fn take_shared(&self) -> Result<Taken> {
+        shared::take(self)
+    }
+
+    /// What a shared store is to have of the build that is kept: a name and an archive. Nothing if it
+    /// is not in the local store, or would be built otherwise today.
+    pub fn artefact(&self) -> Result<Option<(String, Vec<u8>)>> {
+        shared::artefact(self)
     }
 
     fn command(&self) -> Command {

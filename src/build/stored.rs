@@ -109,18 +109,20 @@ pub fn made_of(
     let (Some(headers), Some(toolchain)) = (store.headers(kernel, machine), store.toolchain()) else {
         return Ok(None);
     };
+    let Some((sources, overlaid)) = sources(tree, id)? else { return Ok(None) };
+    let (headers, toolchain) = (headers.to_hex().to_string(), toolchain.to_hex().to_string());
+    Ok(Some(MadeOf { headers, toolchain, sources, overlaid, from: None }))
+}
+
+/// The digests of a module's sources, and of what the administrator lays over them; nothing if
+/// that cannot be told.
+pub(super) fn sources(tree: &Tree, id: &ModuleId) -> Result<Option<(String, String)>> {
     let source = fs::canonicalize(tree.source_link(id))?;
     let overrides = tree.path("/etc/dkms").join(id.name());
     let (Some(sources), Some(overlaid)) = (trees::digest(&source)?, trees::digest(&overrides)?) else {
         return Ok(None);
     };
-    let hex = |digest: blake3::Hash| digest.to_hex().to_string();
-    Ok(Some(MadeOf {
-        headers: hex(headers),
-        toolchain: hex(toolchain),
-        sources: hex(sources),
-        overlaid: hex(overlaid),
-    }))
+    Ok(Some((sources.to_hex().to_string(), overlaid.to_hex().to_string())))
 }
 
 /// What a build that is not stored is made of, as far as that can be told; nothing where nobody wants
@@ -170,27 +172,11 @@ pub(super) struct Found {
 
 /// Looks for a build in the store. What does not pass the checks that every build has to is dropped.
 pub(super) fn find(build: &Build<'_>, key: &Key) -> Option<Found> {
-    let mut entry = build.store.take(key, build.report)?;
-    let build_dir = build.tree.build_dir(build.id);
-    let image = |product: &Product| {
-        let place = product.path.strip_prefix(&build_dir).ok()?;
-        let at = entry.built.iter().position(|(path, _)| path == place)?;
-        Some(entry.built.swap_remove(at).1)
-    };
-    let images: Option<Vec<_>> = build.products().iter().map(image).collect();
-    let checked = images.context("a module is missing").and_then(|images| {
-        ensure!(entry.kept(LOG).is_some(), "the log is missing");
-        keep::check(build, &images, &build_dir.join("make.log"))?;
-        Ok(images)
-    });
-    match checked {
-        Ok(images) => Some(Found { entry, images }),
+    let entry = build.store.take(key, build.report)?;
+    match found(build, entry) {
+        Ok(found) => Some(found),
         Err(error) => {
-            let why = match error.downcast_ref() {
-                Some(Failure::NotLoadable { why, .. }) => why.clone(),
-                _ => format!("{error:#}"),
-            };
-            let id = build.id;
+            let (id, why) = (build.id, told(&error));
             build.report.warning(format_args!("what is stored of {id} is no good ({why}); building it anew"));
             build.store.forget(key);
             None
@@ -198,19 +184,48 @@ pub(super) fn find(build: &Build<'_>, key: &Key) -> Option<Found> {
     }
 }
 
-/// Keeps what was found, as if it had just been built.
-pub(super) fn bring(build: &Build<'_>, found: Found) -> Result<()> {
+/// Checks what a store has of a build as every build is checked.
+pub(super) fn found(build: &Build<'_>, mut entry: Entry) -> Result<Found> {
+    let build_dir = build.tree.build_dir(build.id);
+    let image = |product: &Product| {
+        let place = product.path.strip_prefix(&build_dir).ok()?;
+        let at = entry.built.iter().position(|(path, _)| path == place)?;
+        Some(entry.built.swap_remove(at).1)
+    };
+    let images: Option<Vec<_>> = build.products().iter().map(image).collect();
+    let images = images.context("a module is missing")?;
+    ensure!(entry.kept(LOG).is_some(), "the log is missing");
+    keep::check(build, &images, &build_dir.join("make.log"))?;
+    Ok(Found { entry, images })
+}
+
+/// Why something from a store is no good, in one line.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(Failure::NotLoadable { why, .. }) => format!("the kernel would not load it: {why}"),
+        _ => format!("{error:#}"),
+    }
+}
+
+/// Keeps what was found, as if it had just been built. What comes from a shared store says so.
+pub(super) fn bring(build: &Build<'_>, found: Found, from: Option<&str>) -> Result<()> {
     let Found { entry, images } = found;
     let build_dir = build.tree.build_dir(build.id);
     files::remove(&build_dir)?;
     fs::create_dir_all(&build_dir)?;
-    let log = MakeLog::resume(&build_dir.join("make.log"), entry.kept(LOG).unwrap_or_default())?;
-    for patch in build.loaded.conf.patches_for(&build.target.kernel) {
-        done(build, &format!("Applying patch {patch}"), &prepare::patch_command(patch));
-    }
-    done(build, "Building module(s)", &build.command().shown);
-    if build.report.is_verbose() {
-        build.report.line("Nothing was compiled: the store of built modules has it.");
+    let store = from.unwrap_or("the store of built modules");
+    let log = MakeLog::resume(&build_dir.join("make.log"), entry.kept(LOG).unwrap_or_default(), store)?;
+    if from.is_some() {
+        let step = format!("Taking module(s) from {store}");
+        done(build, &step, &step);
+    } else {
+        for patch in build.loaded.conf.patches_for(&build.target.kernel) {
+            done(build, &format!("Applying patch {patch}"), &prepare::patch_command(patch));
+        }
+        done(build, "Building module(s)", &build.command().shown);
+        if build.report.is_verbose() {
+            build.report.line("Nothing was compiled: the store of built modules has it.");
+        }
     }
     // Signing programs sign files in their places.
     for (product, image) in build.products().iter().zip(&images) {
@@ -248,6 +263,14 @@ pub(super) fn put(build: &Build<'_>, before: Option<&Key>, images: Vec<Vec<u8>>)
     if let Err(error) = put() {
         build.report.warning(format_args!("storing what was built of {}, ignoring: {error:#}", build.id));
     }
+}
+
+/// What the store has of a build that is kept, with its key and what it was made of; nothing if it
+/// would be built otherwise today, or is not stored.
+pub(super) fn kept(build: &Build<'_>) -> Option<(Key, MadeOf, Entry)> {
+    let (key, of) = key(build)?;
+    let entry = build.store.take(&key, build.report)?;
+    Some((key, of, entry))
 }
 
 /// What is stored of a build that is kept; nothing if a script has put more there than files.

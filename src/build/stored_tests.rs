@@ -6,6 +6,7 @@ use crate::build::jobs::Jobs;
 use crate::build::symbols::KernelSymbols;
 use crate::conf::compressors::Compressors;
 use crate::conf::policy::Policy;
+use crate::store::remote::Remotes;
 use crate::sys::report::Report;
 use crate::tree::registered::Scope;
 use fs_err::os::unix::fs::symlink;
@@ -103,6 +104,9 @@ impl Host {
             cross: None,
             variables: &variables,
             store: &Store::new(&tree, &self.policy),
+            remotes: &Remotes::default(),
+            settings: "",
+            has_headers: true,
             anew: false,
             tree: &tree,
             loaded: &loaded,

@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use fs_err as fs;
 
-use crate::kernel::KernelConfig;
+use super::bare::Bare;
+use crate::kernel::{KernelConfig, KernelRelease};
 use crate::module::Target;
 use crate::module_file::{
     Export, Exports, ModInfo, Offer, Strictness, Symbols, VMLINUX, canonical, link, stem, unpacked,
@@ -22,16 +23,37 @@ use crate::tree::kernels::BuildDir;
 pub struct KernelSymbols {
     list: PathBuf,
     exports: OnceLock<Option<Exports>>,
+    /// In the place of the list, where there are no headers.
+    bare: Option<Bare>,
 }
 
 impl KernelSymbols {
     /// Those of the kernel that is built for.
     pub fn of(build_dir: &BuildDir) -> Self {
-        Self { list: build_dir.path.join("Module.symvers"), exports: OnceLock::new() }
+        Self { list: build_dir.path.join("Module.symvers"), exports: OnceLock::new(), bare: None }
+    }
+
+    /// Those of a kernel whose headers are not there, as far as it tells.
+    pub fn without_headers(tree: &Tree, kernel: &KernelRelease) -> Self {
+        let bare = Some(Bare::read(tree, kernel));
+        Self { list: PathBuf::new(), exports: OnceLock::new(), bare }
+    }
+
+    /// The vermagic that the kernel's own modules carry, where nothing else tells it.
+    pub(super) fn vermagic(&self) -> Option<&str> {
+        self.bare.as_ref()?.vermagic.as_deref()
+    }
+
+    /// Whether what is not among them is nowhere in the kernel.
+    fn are_all(&self) -> bool {
+        self.bare.as_ref().is_none_or(|bare| bare.is_whole)
     }
 
     /// Nothing without a list of them.
     fn exports(&self) -> Option<&Exports> {
+        if let Some(bare) = &self.bare {
+            return Some(&bare.exports).filter(|exports| !exports.is_empty());
+        }
         let read = || {
             let text = files::read_if_there(&self.list).ok().flatten()?;
             Some(Exports::from_symvers(&text)).filter(|exports| !exports.is_empty())
@@ -96,6 +118,7 @@ fn resolve(built: &Built, sources: Sources<'_>, kernel: &Exports, others: &Other
         let candidates: Vec<_> = candidates.collect();
         match candidates.iter().copied().find(fits).or(candidates.first().copied()) {
             Some(export) => Offer::Found(export),
+            None if !sources.kernel.are_all() => Offer::Unknown,
             None if others.elsewhere.iter().any(|exports| exports.get(symbol).is_some()) => Offer::Unknown,
             None => Offer::Nowhere,
         }

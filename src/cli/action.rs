@@ -8,6 +8,7 @@ use super::{
     Action, ArchiveContent, DiskArgs, ExtensionArgs, ModuleArg, Options, PackageKind, Replayed, Run,
     TargetArgs,
 };
+use crate::conf::remotes::Location;
 use crate::failure::Failure;
 use crate::kernel::{BadName, KernelRelease};
 use crate::machine::Given;
@@ -115,6 +116,10 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
     if flags.size.is_some() && verb != Verb::Mkdriverdisk {
         return Err(invalid("size", "only the action mkdriverdisk has it"));
     }
+    if verb != Verb::Push && (flags.to.is_some() || flags.generate_key) {
+        let option = if flags.generate_key { "generate-key" } else { "to" };
+        return Err(invalid(option, "only the action push has it"));
+    }
     let run = if matches!(verb, Verb::Log | Verb::Replay) && flags.protocol.is_none() {
         run(&mut words)?
     } else {
@@ -205,6 +210,16 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         Verb::Critical => Action::Critical { targets },
         Verb::Log => Action::Log { run },
         Verb::Doctor => Action::Doctor { repair: flags.repair },
+        Verb::Push if flags.generate_key => {
+            if module.is_some() || flags.to.is_some() || !targets.kernels.is_empty() {
+                return Err(invalid("generate-key", "it makes keys and pushes nothing: leave out the rest"));
+            }
+            Action::GenerateStoreKey
+        }
+        Verb::Push => {
+            let to = flags.to.as_deref().map(Location::parse).transpose();
+            Action::Push { module, targets, to: to.map_err(|why| invalid("to", why))? }
+        }
         Verb::Replay => Action::Replay {
             what: protocol.unwrap_or(Replayed::Run(run.unwrap_or(Run::Last))),
             dry_run: flags.dry_run,

@@ -244,6 +244,7 @@ impl<'a> Line<'a> {
             // What is added may also come as an rpm package.
             _ if option.get_id() == "archive" && self.adds() => Files::Any,
             _ if option.get_id() == "archive" => Files::Archives,
+            _ if option.get_id() == "to" => Files::Directories,
             ValueHint::DirPath => Files::Directories,
             ValueHint::FilePath => Files::Any,
             _ => Files::None,
@@ -284,7 +285,7 @@ impl<'a> Line<'a> {
             Verb::Uninstall | Verb::Match => Modules::Installed,
             // What is merely registered can be removed as well, but not for a kernel.
             Verb::Remove if !self.flags.kernels.is_empty() => Modules::Built,
-            Verb::Mkdriverdisk | Verb::Mksysext => Modules::Built,
+            Verb::Mkdriverdisk | Verb::Mksysext | Verb::Push => Modules::Built,
             verb if verb == Verb::Mktarball || verb.packs() => match self.flags.source_only {
                 true => Modules::Registered,
                 false => Modules::Built,
@@ -302,7 +303,7 @@ impl<'a> Line<'a> {
                 Kernels::WithHeaders
             }
             Some(Verb::Unbuild | Verb::Remove | Verb::Mktarball | Verb::KernelPrerm) => Kernels::Built,
-            Some(Verb::Mkdriverdisk | Verb::Mksysext) => Kernels::Built,
+            Some(Verb::Mkdriverdisk | Verb::Mksysext | Verb::Push) => Kernels::Built,
             Some(verb) if verb.packs() => Kernels::Built,
             Some(Verb::Uninstall) => Kernels::Installed,
             Some(Verb::Status) => Kernels::Listed,
@@ -328,6 +329,7 @@ fn takes(verb: Verb, option: &str) -> bool {
         "all-kernels" => verb == Verb::Autoinstall,
         "protocol" | "dry-run" => verb == Verb::Replay,
         "repair" => verb == Verb::Doctor,
+        "to" | "generate-key" => verb == Verb::Push,
         "kernel" | "arch" if matches!(verb, Verb::Log | Verb::Replay | Verb::Doctor) => false,
         "rpm_safe_upgrade" => matches!(verb, Verb::Add | Verb::Build | Verb::Install | Verb::Remove),
         "json" => {

@@ -123,6 +123,7 @@ fn the_action_comes_first(#[case] line: &str) {
 #[case::matching("match -", &["--templatekernel"], &["--archive"])]
 #[case::autoinstall("autoinstall -", &["--kernelver", "--all-kernels"], &["--module", "-v"])]
 #[case::log("log -", &["--json"], &["--dry-run", "--repair", "-k"])]
+#[case::push("push -", &["--to", "--generate-key", "-k"], &["--all", "--json", "--repair"])]
 #[case::doctor("doctor -", &["--json", "--repair", "--root"], &["-k", "--module", "--all"])]
 #[case::replay("replay -", &["--json", "--dry-run", "--protocol", "--force"], &["-k", "--module"])]
 #[case::hook("hook -", &[], &["--root", "--force"])]

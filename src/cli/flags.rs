@@ -57,6 +57,8 @@ pub(super) struct Flags {
     pub protocol: Option<String>,
     pub dry_run: bool,
     pub repair: bool,
+    pub to: Option<String>,
+    pub generate_key: bool,
     pub help: bool,
     pub version: bool,
     /// The deprecated options given, with their dashes.
@@ -139,6 +141,8 @@ pub fn command() -> Command {
         .arg(value("protocol", (None, "protocol"), "protocol").help("replay: a hook, with the words given"))
         .arg(switch("dry-run").help("replay: only tell what would be done"))
         .arg(switch("repair").help("doctor: mend what can be mended without loss"))
+        .arg(value("to", (None, "to"), "store").help("push: where to (else: the policy's first)"))
+        .arg(switch("generate-key").help("push: make the keys that it signs with"))
         .arg(switch("json").help("machine-readable output, of what only tells"))
         .arg(switch("quiet").short('q').help("print errors and warnings only"))
         .arg(switch("verbose").help("show the commands that are run"))
@@ -176,6 +180,7 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
     let template_kernel = text("templatekernel")?.pop();
     let protocol = text("protocol")?.pop();
     let legacy_postinst = text(LEGACY_POSTINST)?.pop();
+    let to = text("to")?.pop();
     let [distro, release, media, size] = ["distro", "release", "media", "size"].map(text);
     Ok(Flags {
         words,
@@ -214,6 +219,8 @@ fn sorted(mut matches: ArgMatches) -> Result<Flags, Failure> {
         protocol: protocol.filter(|name| !name.is_empty()),
         dry_run: matches.get_flag("dry-run"),
         repair: matches.get_flag("repair"),
+        to: to.filter(|store| !store.is_empty()),
+        generate_key: matches.get_flag("generate-key"),
         help: matches.get_flag("help"),
         version: matches.get_flag("version"),
         deprecated: DEPRECATED

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 pub use flags::command;
 
+use crate::conf::remotes::Location;
 use crate::failure::Failure;
 use crate::kernel::KernelRelease;
 use crate::machine::Given;
@@ -292,6 +293,15 @@ pub enum Action {
         /// `--repair`: mend what can be mended.
         repair: bool,
     },
+    /// `push`: what was built goes into a shared store.
+    Push {
+        module: Option<ModuleArg>,
+        targets: TargetArgs,
+        /// `--to`: instead of the policy's first.
+        to: Option<Location>,
+    },
+    /// `push --generate-key`: a pair of keys to sign with.
+    GenerateStoreKey,
     Version,
     Help,
 }

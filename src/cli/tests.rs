@@ -186,6 +186,12 @@ fn package(kind: PackageKind, targets: TargetArgs, all: bool, content: ArchiveCo
 #[case::reboot_safe("reboot-safe", Action::RebootSafe)]
 #[case::verify("verify -k 6.1.0-56-amd64 --json", Action::Verify { module: None, targets: on_k() })]
 #[case::verify_one("verify foo/1.0", Action::Verify { module: Some(named("foo", "1.0")), targets: none() })]
+#[case::push("push", Action::Push { module: None, targets: none(), to: None })]
+#[case::push_to(
+    "push foo/1.0 --to /srv",
+    Action::Push { module: Some(named("foo", "1.0")), targets: none(), to: Location::parse("/srv").ok() }
+)]
+#[case::generate_key("push --generate-key", Action::GenerateStoreKey)]
 #[case::doctor("doctor --json", Action::Doctor { repair: false })]
 #[case::doctor_repair("doctor --repair", Action::Doctor { repair: true })]
 #[case::log("log --json", Action::Log { run: None })]

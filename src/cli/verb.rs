@@ -33,10 +33,11 @@ pub(super) enum Verb {
     Log,
     Replay,
     Doctor,
+    Push,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 30] = [
         Self::Add,
         Self::Build,
         Self::Install,
@@ -66,6 +67,7 @@ impl Verb {
         Self::Log,
         Self::Replay,
         Self::Doctor,
+        Self::Push,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -99,6 +101,7 @@ impl Verb {
             Self::Log => "log",
             Self::Replay => "replay",
             Self::Doctor => "doctor",
+            Self::Push => "push",
         }
     }
 
@@ -133,6 +136,7 @@ impl Verb {
             Self::Log => "show the runs that changed something, or one of them",
             Self::Replay => "do by hand what a run or a package manager's hook does",
             Self::Doctor => "look for what is wrong, and how to mend it (or --repair)",
+            Self::Push => "sign what was built and put it into a shared store",
         }
     }
 
@@ -153,6 +157,7 @@ impl Verb {
                 | Self::Log
                 | Self::Replay
                 | Self::Doctor
+                | Self::Push
         )
     }
 
@@ -193,6 +198,6 @@ impl Verb {
 
     pub(super) fn takes_module(self) -> bool {
         self.asks_for_module().is_some()
-            || matches!(self, Self::Status | Self::Match | Self::GenerateMok | Self::Verify)
+            || matches!(self, Self::Status | Self::Match | Self::GenerateMok | Self::Verify | Self::Push)
     }
 }

@@ -87,7 +87,7 @@ fn mention_if_disabled(session: &Session) {
 pub(super) fn all_kernels(session: &Session) -> Result<u8> {
     session.begin_changes()?;
     mention_if_disabled(session);
-    let (kernels, bare) = kernels(session)?;
+    let (kernels, mut bare) = kernels(session)?;
     let mut failed = false;
     for kernel in kernels {
         let target = Target { kernel, arch: session.tree.arch.clone() };
@@ -95,6 +95,10 @@ pub(super) fn all_kernels(session: &Session) -> Result<u8> {
         let Err(error) = done else { continue };
         if signals::caught().is_some() {
             return Err(error);
+        }
+        if matches!(error.downcast_ref(), Some(Failure::HeadersMissing { .. })) {
+            bare.push(target.kernel);
+            continue;
         }
         failed = true;
         // What failed is told at the end, once.
@@ -109,14 +113,15 @@ pub(super) fn all_kernels(session: &Session) -> Result<u8> {
     if failed { Err(Failure::Autoinstall.into()) } else { Ok(0) }
 }
 
-/// The installed kernels that have headers, in the order they are worked on, and those that have
-/// none.
+/// The installed kernels that have headers, or a shared store that may stand in for them, in the order
+/// they are worked on, and those that have none.
 pub fn kernels(session: &Session) -> Result<(Vec<KernelRelease>, Vec<KernelRelease>)> {
     let tree = &session.tree;
     let (mut kernels, mut bare) = (Vec::new(), Vec::new());
+    let shared = session.can_ask_remotes()?;
     for kernel in in_order(tree.installed_kernels()?, tree.running_kernel().ok().as_ref()) {
-        let has_headers = tree.kernel_build_dir(&kernel, None, None)?.is_some();
-        if has_headers { kernels.push(kernel) } else { bare.push(kernel) }
+        let can_build = shared || tree.kernel_build_dir(&kernel, None, None)?.is_some();
+        if can_build { kernels.push(kernel) } else { bare.push(kernel) }
     }
     Ok((kernels, bare))
 }
@@ -154,7 +159,7 @@ fn one_kernel(session: &Session, target: &Target, caller: Caller) -> Result<Auto
     let mut result = None;
     let mut prevented = None;
     if work && needs_headers(session, target, &items)? {
-        prevented = Some(headers_missing(session, target));
+        prevented = Some(headers_missing(session, target, &[]));
     }
     if let Some(headers) = &prevented {
         let failures: Vec<(String, String)> =
@@ -167,7 +172,9 @@ fn one_kernel(session: &Session, target: &Target, caller: Caller) -> Result<Auto
         }
         result = super::gate::settle_without_run(session, target, initramfs, &failures)?;
     } else if !items.is_empty() {
-        result = Some(run(session, target, &items, initramfs)?);
+        let run = run(session, target, &items, initramfs)?;
+        prevented = without_headers(&run);
+        result = Some(run);
     } else {
         result = super::gate::settle_if_open(session, target, initramfs, caller)?.or(result);
     }
@@ -206,7 +213,7 @@ pub(super) fn try_out(session: &Session, target: &Target, all: bool) -> Result<T
     let free: Vec<Item> = free.into_iter().map(|item| Item { goal: Goal::Built, ..item }).collect();
     let waiting = waiting.into_iter().map(|item| item.id).chain(deferred.into_iter().map(|one| one.id));
     if needs_headers(session, target, &free)? {
-        return Err(headers_missing(session, target).into());
+        return Err(headers_missing(session, target, &[]).into());
     }
     let result = run(session, target, &free, Initramfs::Later)?;
     let failed = result.modules.into_iter().filter_map(|(id, done)| match done {
@@ -315,7 +322,8 @@ pub(super) fn items(
     Ok((items, deferred))
 }
 
-/// Whether something has to be compiled and there is nothing to compile against.
+/// Whether something has to be compiled, and there is nothing to compile against nor a shared store
+/// to ask.
 pub(super) fn needs_headers(session: &Session, target: &Target, items: &[Item]) -> Result<bool> {
     let compiles = items.iter().any(|item| {
         item.doomed.is_none()
@@ -324,7 +332,22 @@ pub(super) fn needs_headers(session: &Session, target: &Target, items: &[Item]) 
     });
     let given = session.options.kernel_source_dir.as_deref();
     let config = session.options.kernel_config.as_deref();
-    Ok(compiles && session.tree.kernel_build_dir(&target.kernel, given, config)?.is_none())
+    Ok(compiles
+        && session.tree.kernel_build_dir(&target.kernel, given, config)?.is_none()
+        && !session.can_ask_remotes()?)
+}
+
+/// The failure that work could not begin, if it is that of every module: no shared store had any.
+fn without_headers(result: &RunResult) -> Option<Failure> {
+    let of = |done: &Done| match done {
+        Done::Failed(error) => match error.downcast_ref() {
+            Some(failure @ Failure::HeadersMissing { .. }) => Some(failure.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let found: Option<Vec<Failure>> = result.modules.iter().map(|(_, done)| of(done)).collect();
+    found?.into_iter().next()
 }
 
 /// dkms's summary lines; returns whether a module failed.

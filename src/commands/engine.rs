@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The work on the modules of one run: side by side in dependency order, each installed as soon as
-//! it is built. No lock is held while a script that is shown runs, and none while another module's
+//! it is built (`building`). No lock is held while a script that is shown runs, and none while another module's
 //! build goes on.
+
+mod building;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,17 +12,18 @@ use anyhow::{Context, Error, Result};
 
 use super::add::shown_script;
 use super::attempts;
-use super::items::{Done, Goal, Item, Kind, Redo, cross_build, headers_missing};
+use super::items::{Done, Goal, Item, Kind, Redo};
 use super::session::Session;
+use crate::build::has_source;
 use crate::build::jobs::Jobs;
 use crate::build::sign::Signer;
 use crate::build::symbols::KernelSymbols;
-use crate::build::{Build, has_source};
 use crate::conf::policy::Policy;
 use crate::failure::Failure;
 use crate::install::{How, Placement, depmod};
 use crate::module::{ModuleId, State, Target};
 use crate::store::Store;
+use crate::store::remote::Remotes;
 use crate::sys::report::Report;
 use crate::sys::tools::{Run, Tool};
 use crate::tree::kernels::BuildDir;
@@ -33,6 +36,9 @@ pub(super) struct Engine<'a> {
     items: &'a [Item],
     jobs: Jobs,
     kernel: Option<(BuildDir, KernelSymbols)>,
+    /// Without them, only a shared store can help.
+    has_headers: bool,
+    remotes: &'a Remotes,
     signer: Option<Signer>,
     store: Store<'a>,
     /// What there is to say about signing, if not before everything else: the item whose title
@@ -70,20 +76,25 @@ impl<'a> Engine<'a> {
         items: &'a [Item],
         policy: &'a Policy,
     ) -> Result<Self> {
-        let kernel = session.tree.kernel_build_dir(
-            &target.kernel,
-            session.options.kernel_source_dir.as_deref(),
-            session.options.kernel_config.as_deref(),
-        )?;
+        let (given, config) = (&session.options.kernel_source_dir, &session.options.kernel_config);
+        let headers = session.tree.kernel_build_dir(&target.kernel, given.as_deref(), config.as_deref())?;
+        let has_headers = headers.is_some();
+        let kernel = match headers {
+            Some(build_dir) => Some((KernelSymbols::of(&build_dir), build_dir)),
+            None if policy.remotes.is_empty() => None,
+            None => {
+                let build_dir = session.tree.without_headers(&target.kernel)?;
+                Some((KernelSymbols::without_headers(&session.tree, &target.kernel), build_dir))
+            }
+        };
         let mut engine = Self {
             session,
             target,
             items,
             jobs: Jobs::new(session.jobs_wish(policy), session.usual_jobs())?,
-            kernel: kernel.map(|build_dir| {
-                let symbols = KernelSymbols::of(&build_dir);
-                (build_dir, symbols)
-            }),
+            kernel: kernel.map(|(symbols, build_dir)| (build_dir, symbols)),
+            has_headers,
+            remotes: session.remotes(policy),
             signer: None,
             store: Store::new(&session.tree, policy),
             signing: None,
@@ -289,64 +300,6 @@ impl<'a> Engine<'a> {
             }
         }
         Ok(())
-    }
-
-    fn build(&self, item: &Item, report: &Report) -> Result<()> {
-        let (session, target, id) = (self.session, self.target, &item.id);
-        let tree = &session.tree;
-        if item.loaded.conf.is_excluded(target, &session.kernel_config(&target.kernel)?) {
-            let conf = tree.target_dir(id, target).join("dkms.conf").display().to_string();
-            return Err(Failure::Excluded { conf, id: id.clone() }.into());
-        }
-        let Some((kernel, symbols)) = &self.kernel else {
-            return Err(self.headers_missing().into());
-        };
-        let cross = cross_build(session, item, target, kernel)?;
-        let _lock = tree.lock_module(id, report)?;
-        // Whoever held the lock may have done it for us.
-        let anew = session.options.force || item.redo == Redo::Build;
-        if !anew && tree.state(id, target) != State::Added {
-            return Ok(());
-        }
-        Build {
-            tree,
-            jobs: &self.jobs,
-            report,
-            limit: Some(self.policy.timeout.unwrap_or(USUAL_LIMIT)),
-            launcher: self.policy.launcher,
-            sandbox: self.policy.sandbox(item.loaded.conf.names()),
-            id,
-            target,
-            loaded: &item.loaded,
-            excluded: &item.excluded,
-            kernel,
-            symbols,
-            signer: self.signer.as_ref(),
-            compressors: &session.framework.compressors,
-            built_against: &self.built_against(item),
-            cross: cross.as_ref(),
-            variables: &session.environment(id, Some(target)),
-            store: &self.store,
-            anew: session.options.force,
-        }
-        .run()
-        .inspect_err(|error| attempts::keep_log(session, target, id, error, report))
-    }
-
-    /// The installed versions of the dependencies that a new version of asks for a rebuild.
-    fn built_against(&self, item: &Item) -> Vec<(String, String)> {
-        let conf = &item.loaded.conf;
-        let names = conf.build_depends.iter().filter(|_| conf.build_depends_rebuild);
-        names
-            .filter_map(|name| {
-                let active = self.session.tree.active(name, self.target)?;
-                Some((name.clone(), active.version().to_owned()))
-            })
-            .collect()
-    }
-
-    fn headers_missing(&self) -> Failure {
-        headers_missing(self.session, self.target)
     }
 
     /// Returns nothing if another run has installed the module while this one waited for it.

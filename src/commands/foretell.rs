@@ -239,7 +239,7 @@ impl Module {
 
 fn foretold(session: &Session, target: &Target, items: &[Item]) -> Result<Vec<Module>> {
     let without_headers =
-        needs_headers(session, target, items)?.then(|| headers_missing(session, target).to_string());
+        needs_headers(session, target, items)?.then(|| headers_missing(session, target, &[]).to_string());
     let mut found: Vec<Module> = Vec::new();
     for item in items {
         let (step, mut reason) = step(session, target, item);

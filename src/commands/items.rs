@@ -109,9 +109,14 @@ pub(super) fn rebuilds(session: &Session, target: &Target, items: &[Item]) -> Re
     Ok(found)
 }
 
-/// The failure for a kernel whose headers are not there, naming the package to install.
-pub(super) fn headers_missing(session: &Session, target: &Target) -> Failure {
+/// The failure for a kernel whose headers are not there, naming the package to install, and what of
+/// shared stores could not stand in for them.
+pub(super) fn headers_missing(session: &Session, target: &Target, refused: &[String]) -> Failure {
     let advice = session.distribution.headers_advice(&target.kernel);
+    let refused =
+        refused.iter().map(|refused| format!("It could not be taken from a shared store: {refused}."));
+    let advice: Vec<String> = advice.into_iter().chain(refused).collect();
+    let advice = (!advice.is_empty()).then(|| advice.join("\n"));
     Failure::HeadersMissing { target: target.clone(), advice }
 }
 

@@ -22,6 +22,7 @@ mod make_package;
 mod match_kernels;
 mod pack;
 mod post_transaction;
+mod push;
 mod reboot_safe;
 pub mod record;
 mod release;
@@ -127,6 +128,10 @@ pub fn execute(session: &Session, action: Action) -> Result<u8> {
         }
         Action::AutoinstallAll => return autoinstall::all_kernels(session),
         Action::GenerateMok { targets } => return generate_mok::generate_mok(session, &targets),
+        Action::Push { module, targets, to } => {
+            return push::push(session, module.as_ref(), &targets, to.as_ref());
+        }
+        Action::GenerateStoreKey => push::generate_key(session)?,
         Action::KernelPreinst { targets } => {
             session.begin_changes()?;
             kernel::preinst(session, &session.one_target(&targets)?)?;

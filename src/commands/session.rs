@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What every verb needs at hand: options, trees, settings, the printer.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -18,6 +19,7 @@ use crate::install::distribution::Distribution;
 use crate::install::finish_interrupted;
 use crate::kernel::{KernelConfig, KernelRelease};
 use crate::module::{Arch, ModuleId, Target};
+use crate::store::remote::Remotes;
 use crate::sys::report::Report;
 use crate::sys::root::Root;
 use crate::sys::{files, lock};
@@ -43,6 +45,7 @@ pub struct Session {
     /// The same for the whole run, whatever is written meanwhile.
     policy: OnceLock<Policy>,
     scope: OnceLock<Scope>,
+    remotes: OnceLock<Remotes>,
 }
 
 impl Session {
@@ -90,6 +93,7 @@ impl Session {
             asked: OnceLock::new(),
             policy: OnceLock::new(),
             scope: OnceLock::new(),
+            remotes: OnceLock::new(),
         })
     }
 
@@ -132,6 +136,18 @@ impl Session {
         }
         let policy = registered::policy(&self.tree.root)?;
         Ok(self.policy.get_or_init(|| policy).clone())
+    }
+
+    /// The shared stores: the same for all kernels, so that one that cannot be reached is waited for
+    /// once.
+    pub fn remotes(&self, policy: &Policy) -> &Remotes {
+        self.remotes.get_or_init(|| Remotes::new(policy))
+    }
+
+    /// Whether a shared store may have what cannot be compiled here.
+    pub fn can_ask_remotes(&self) -> Result<bool> {
+        let policy = self.policy()?;
+        Ok(self.remotes(&policy).can_be_asked(&self.tree.root, &self.report))
     }
 
     /// The gate under a policy.
@@ -187,11 +203,21 @@ impl Session {
 
     /// Reads a registered module's configuration for a target.
     pub fn load(&self, id: &ModuleId, target: Option<&Target>) -> Result<Loaded> {
+        self.tree.load(id, target, &self.scope_of(id))
+    }
+
+    /// The digest of what the administrator says of a module's build.
+    pub fn settings(&self, id: &ModuleId, target: &Target) -> Result<String> {
+        self.tree.settings(id, target, &self.scope_of(id))
+    }
+
+    /// What is in scope for one module's conf: `-c` is for the one that was asked for.
+    fn scope_of(&self, id: &ModuleId) -> Cow<'_, Scope> {
         let scope = self.scope();
         if scope.conf.is_none() || self.asked.get() == Some(id) {
-            return self.tree.load(id, target, scope);
+            return Cow::Borrowed(scope);
         }
-        self.tree.load(id, target, &Scope { conf: None, ..scope.clone() })
+        Cow::Owned(Scope { conf: None, ..scope.clone() })
     }
 
     /// The configuration of a kernel that is built for: `--config` and `--kernelsourcedir` go before

@@ -74,6 +74,14 @@ impl Exports {
         Self(symbols.into_iter().map(|(name, crc)| (name.to_owned(), export(crc))).collect())
     }
 
+    /// Adds symbols of which nothing but the name is known, unless more is known of them already.
+    pub fn add_names<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        let owner: Arc<str> = VMLINUX.into();
+        for name in names {
+            self.0.entry(name.to_owned()).or_insert_with(|| Export::of(&owner));
+        }
+    }
+
     /// Reads a Module.symvers (Documentation/kbuild/modules.rst, 6.2): lines of CRC, symbol, module,
     /// kind and namespace. Linux 5.4 and 5.5 had the namespace before the module, older ones none.
     pub fn from_symvers(text: &str) -> Self {

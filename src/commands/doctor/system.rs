@@ -13,6 +13,7 @@ use super::super::session::Session;
 use super::repair::Repair;
 use super::{Finding, Kind};
 use crate::build::keys::private_keys;
+use crate::store::signature;
 use crate::sys::{files, tools};
 use crate::tree::Tree;
 
@@ -199,7 +200,8 @@ pub(super) fn keys(session: &Session, found: &mut Vec<Finding>) -> Result<()> {
     let owner = Owner::of(tree)?;
     let kernels = tree.installed_kernels().unwrap_or_default();
     let keys = private_keys(tree, &session.framework, &kernels.iter().collect::<Vec<_>>());
-    for key in keys.into_iter().collect::<BTreeSet<PathBuf>>() {
+    let keys = keys.into_iter().chain([tree.path(signature::KEY)]);
+    for key in keys.collect::<BTreeSet<PathBuf>>() {
         let Ok(meta) = fs::metadata(&key) else { continue };
         if meta.permissions().mode() & owner.others(meta.gid()) == 0 {
             continue;

@@ -77,10 +77,7 @@ pub(super) enum Offered {
 pub(super) fn offered(tree: &Tree, kernel: &KernelRelease, sample: Option<&Sample>) -> Offered {
     let kernel_dir = tree.kernel_dir(kernel);
     let mut places: Vec<PathBuf> = vec![kernel_dir.join("build/Module.symvers")];
-    for suffix in ["", ".gz", ".xz", ".zst"] {
-        places.push(kernel_dir.join(format!("symvers{suffix}")));
-        places.push(tree.path(format!("/boot/symvers-{kernel}{suffix}")));
-    }
+    places.extend(tree.symbol_lists(kernel));
     let mut disagrees = None;
     for place in places {
         let Some(exports) = read(&place, Exports::from_symvers) else { continue };
