@@ -7,7 +7,11 @@ use std::path::Path;
 use anyhow::Result;
 use cpio::newc::{Builder as Cpio, ModeFileType, trailer};
 use dkms_hooks::conf::compressors::Compressors;
+use dkms_hooks::module::{Arch, ModuleId, Target};
 use dkms_hooks::module_file::Compression;
+use dkms_hooks::store::artefact::{Artefact, Wanted};
+use dkms_hooks::store::entry::Entry;
+use dkms_hooks::tree::made::MadeOf;
 use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 use tar::{Builder as Tar, EntryType, Header};
@@ -26,6 +30,7 @@ pub fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
     let mut seeds = paths.iter().map(fs_err::read).collect::<Result<Vec<_>, _>>()?;
     match target {
         "tar" => seeds.extend(tars()?),
+        "artefact" => seeds.extend(artefacts()?),
         "initramfs" => seeds.extend(images()?),
         "module" => seeds.extend(modules()?),
         "signature" => {
@@ -209,6 +214,38 @@ pub fn uki(initrd: &[u8]) -> Vec<u8> {
         image.extend_from_slice(data);
     }
     image
+}
+
+/// One as it is pushed, one unpacked, and what comes with it.
+fn artefacts() -> Result<Vec<Vec<u8>>> {
+    let id = ModuleId::new("foo", "1.0")?;
+    let target = Target { kernel: "6.1".parse()?, arch: Arch::new("x86_64")? };
+    let text = || "0a".repeat(32);
+    let made_of =
+        MadeOf { headers: text(), toolchain: text(), sources: text(), overlaid: text(), from: None };
+    let wanted = Wanted {
+        id: &id,
+        target: &target,
+        sources: text(),
+        overlaid: text(),
+        settings: text(),
+        headers: None,
+    };
+    let entry = Entry {
+        built: vec![("foo.ko".into(), elf(Architecture::X86_64, Endianness::Little)?)],
+        kept: vec![("log/make.log".into(), 0o644, b"built".to_vec())],
+    };
+    let packed = Artefact::new(&wanted, &text(), made_of, entry).pack()?;
+    let mut plain = Vec::new();
+    std::io::Read::read_to_end(&mut zstd::Decoder::new(&packed[..])?, &mut plain)?;
+    let digest = "0a".repeat(32);
+    let manifest = format!(
+        "{{\"schemaVersion\":2,\"config\":{{\"mediaType\":\"x\",\"digest\":\"x\",\"size\":2}},\"layers\":[{{\"mediaType\":\
+         \"application/vnd.dkms-hooks.module.v1.tar+zstd\",\"digest\":\"sha256:{digest}\",\"size\":7}}]}}"
+    );
+    let signature =
+        format!("untrusted comment: x\nRUQ{}=\ntrusted comment: y\n{}==\n", "A".repeat(96), "A".repeat(86));
+    Ok(vec![packed, plain, manifest.into_bytes(), signature.into_bytes()])
 }
 
 fn modules() -> Result<Vec<Vec<u8>>> {

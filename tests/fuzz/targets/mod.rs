@@ -10,6 +10,7 @@ mod loader;
 mod module_file;
 mod package;
 mod proof;
+mod store;
 mod tree;
 
 use std::path::Path;
@@ -35,6 +36,7 @@ pub fn targets() -> impl Iterator<Item = &'static Target> {
         initramfs::TARGETS,
         module_file::TARGETS,
         proof::TARGETS,
+        store::TARGETS,
         loader::TARGETS,
         tree::TARGETS,
     ];
