@@ -33,6 +33,7 @@ pub mod pacman;
 pub mod pair;
 mod ran;
 pub mod rpm;
+pub mod server;
 pub use ran::Ran;
 
 /// As dkms and the kernel call this machine's architecture.
@@ -230,6 +231,19 @@ impl Lab {
             fs::copy(file.path(), self.path("boot").join(file.file_name())).unwrap();
         }
         self.layer(directory)
+    }
+
+    /// A directory of this machine's, seen inside at another place: what several roots share.
+    pub fn shared(self, directory: &Path, inside: &str) -> Self {
+        self.option("--bind", &format!("{}:{inside}", directory.display()))
+    }
+
+    /// Nothing that compiles: no compiler, no make.
+    pub fn without_compiler(self) -> Self {
+        self.sh("rm -f /usr/bin/{*gcc*,*clang*,cc,c89,c99,make,gmake,as,ld,ld.*,*-linux-gnu-{as,ld,ld.*}} /usr/local/bin/*cc")
+            .succeeds();
+        self.sh("gcc --version").exits(127);
+        self
     }
 
     /// A stand-in for the image: an empty module tree and a vmlinuz of plain text.

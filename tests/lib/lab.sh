@@ -20,6 +20,8 @@
 #   lab_image REL                 lab_layer of REL's image package (vmlinuz, modules)
 #   lab_package PKG               prints the path of PKG's .deb, downloaded
 #   lab_tools                     lab_layer of kmod, and gcc and make where missing
+#   lab_cargo_program CRATE VERSION FEATURES
+#                                 prints the path of a program from crates.io, compiled
 #   lab_new [PREFIX]              makes an empty directory for a root, prints it
 #   lab_root DIR OPTION…          prepares DIR as a root. Options, each repeatable:
 #                                   --layer L        a directory from lab_layer
@@ -292,6 +294,21 @@ lab_tools() {
 }
 
 # ── roots ─────────────────────────────────────────────────────────────────────
+
+# By cargo's own client; compiled once for the cache.
+lab_cargo_program() {
+    local root=$LAB_CACHE/cargo/$1-$2
+    mkdir -p "$LAB_CACHE/cargo"
+    (
+        flock 9
+        [ -x "$root/bin/$1" ] || {
+            _lab_say "compiling $1 $2"
+            cargo install -q --locked --root "$root" --target-dir "$root/target" --features "$3" "$1@$2" >&2 &&
+                rm -rf "$root/target"
+        }
+    ) 9>"$LAB_CACHE/.lock-cargo" || return
+    printf '%s\n' "$root/bin/$1"
+}
 
 lab_blocked() {
     local dir error
