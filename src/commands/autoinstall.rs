@@ -173,7 +173,7 @@ fn one_kernel(session: &Session, target: &Target, caller: Caller) -> Result<Auto
         result = super::gate::settle_without_run(session, target, initramfs, &failures)?;
     } else if !items.is_empty() {
         let run = run(session, target, &items, initramfs)?;
-        prevented = without_headers(&run);
+        prevented = without_headers(session, &run);
         result = Some(run);
     } else {
         result = super::gate::settle_if_open(session, target, initramfs, caller)?.or(result);
@@ -337,8 +337,9 @@ pub(super) fn needs_headers(session: &Session, target: &Target, items: &[Item]) 
         && !session.can_ask_remotes()?)
 }
 
-/// The failure that work could not begin, if it is that of every module: no shared store had any.
-fn without_headers(result: &RunResult) -> Option<Failure> {
+/// The failure that work could not begin, if it is that of every module: no shared store had any. That
+/// of some is told here.
+fn without_headers(session: &Session, result: &RunResult) -> Option<Failure> {
     let of = |done: &Done| match done {
         Done::Failed(error) => match error.downcast_ref() {
             Some(failure @ Failure::HeadersMissing { .. }) => Some(failure.clone()),
@@ -346,8 +347,16 @@ fn without_headers(result: &RunResult) -> Option<Failure> {
         },
         _ => None,
     };
-    let found: Option<Vec<Failure>> = result.modules.iter().map(|(_, done)| of(done)).collect();
-    found?.into_iter().next()
+    let mut found: Vec<Failure> = result.modules.iter().filter_map(|(_, done)| of(done)).collect();
+    if found.len() == result.modules.len() {
+        // Where a store had something of one of them, it says why that was refused.
+        return found.into_iter().max_by_key(|failure| failure.to_string().len());
+    }
+    found.dedup();
+    for failure in found {
+        super::report_error(&session.report, &failure.into());
+    }
+    None
 }
 
 /// dkms's summary lines; returns whether a module failed.

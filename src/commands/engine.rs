@@ -220,7 +220,10 @@ impl<'a> Engine<'a> {
             Ok(result) => result,
             Err(error) => {
                 let skipped = matches!(error.downcast_ref(), Some(Failure::Excluded { .. }));
-                if item.kind != Kind::Asked {
+                // That there are no headers autoinstall says once, for all modules.
+                let is_told_later = item.kind == Kind::Listed
+                    && matches!(error.downcast_ref(), Some(Failure::HeadersMissing { .. }));
+                if item.kind != Kind::Asked && !is_told_later {
                     super::report_error(report, &error);
                 }
                 (if skipped { Done::Skipped(error) } else { Done::Failed(error) }, None)
