@@ -6,13 +6,6 @@ use fs_err as fs;
 use super::{Lab, Ran, Source};
 
 impl Lab {
-    /// Takes away what compiles, and makes.
-    pub fn without_compiler(self) -> Self {
-        self.sh("rm -f /usr/bin/gcc* /usr/bin/*-gcc* /usr/bin/cc /usr/bin/c[89]9* /usr/bin/make").succeeds();
-        self.sh("command -v gcc || command -v make").fails();
-        self
-    }
-
     /// Registers a version of a module and builds it for a kernel.
     pub fn built(self, name: &str, version: &str, source: Source, release: &str) -> Self {
         let lab = self.registered(name, version, source);
