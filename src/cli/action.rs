@@ -4,17 +4,12 @@
 
 use super::flags::{Flags, spelled};
 use super::verb::Verb;
-use super::{
-    Action, ArchiveContent, DiskArgs, ExtensionArgs, ModuleArg, Options, PackageKind, Replayed, Run,
-    TargetArgs,
-};
+use super::{Action, ArchiveContent, ModuleArg, Options, PackageKind, Replayed, Run, TargetArgs, pack};
 use crate::conf::remotes::Location;
 use crate::failure::Failure;
 use crate::kernel::{BadName, KernelRelease};
 use crate::machine::Given;
 use crate::module::{Arch, ModuleId};
-use crate::package::driver_disk::{FLOPPY, Layout, Media};
-use crate::package::sysext::Form;
 
 /// Judges everything that does not depend on the action. `env` is asked for `parallel_jobs`.
 pub(super) fn options(flags: &mut Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Options, Failure> {
@@ -103,23 +98,11 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
     if flags.repair && verb != Verb::Doctor {
         return Err(invalid("repair", "only the action doctor has it"));
     }
-    if verb != Verb::Mksysext {
-        let only = |id, given: bool, who| if given { Err(invalid(id, who)) } else { Ok(()) };
-        only("directory", flags.directory, "only the action mksysext has it")?;
-        if verb != Verb::Mkdriverdisk {
-            let both = "only the actions mkdriverdisk and mksysext have it";
-            only("distro", flags.distro.is_some(), both)?;
-            only("release", flags.release.is_some(), both)?;
-            only("media", flags.media.is_some(), both)?;
-        }
-    }
-    if flags.size.is_some() && verb != Verb::Mkdriverdisk {
-        return Err(invalid("size", "only the action mkdriverdisk has it"));
-    }
     if verb != Verb::Push && (flags.to.is_some() || flags.generate_key) {
         let option = if flags.generate_key { "generate-key" } else { "to" };
         return Err(invalid(option, "only the action push has it"));
     }
+    pack::options_fit(verb, &flags)?;
     let run = if matches!(verb, Verb::Log | Verb::Replay) && flags.protocol.is_none() {
         run(&mut words)?
     } else {
@@ -160,11 +143,11 @@ pub(super) fn action(mut flags: Flags, notices: &mut Vec<String>) -> Result<Acti
         Verb::Ldtarball => Action::Ldtarball { archive: archive.ok_or(Failure::NoArchive)? },
         Verb::Mkdriverdisk => {
             let module = named?;
-            Action::Mkdriverdisk { module, targets, all, disk: disk(&flags)? }
+            Action::Mkdriverdisk { module, targets, all, disk: pack::disk(&flags)? }
         }
         Verb::Mksysext => {
             let module = named?;
-            Action::Mksysext { module, targets, all, extension: extension(&flags)? }
+            Action::Mksysext { module, targets, all, extension: pack::extension(&flags)? }
         }
         Verb::Mkbmdeb if targets.kernels.len() > 1 => {
             return Err(Failure::OneKernelOnly { action: verb.name() });
@@ -248,64 +231,6 @@ fn content(flags: &Flags) -> ArchiveContent {
     } else {
         ArchiveContent::SourceAndBinaries
     }
-}
-
-/// What `mkdriverdisk` is to make.
-fn disk(flags: &Flags) -> Result<DiskArgs, Failure> {
-    let word = flags.distro.as_deref().filter(|word| !word.is_empty()).ok_or(Failure::NoDistro)?;
-    let layout = Layout::from_word(word).ok_or_else(|| {
-        invalid("distro", format!("'{word}' is none of {}", Layout::WORDS.map(|(word, _)| word).join(", ")))
-    })?;
-    let release = release_name(flags)?;
-    if release.is_none() && layout.names_release() {
-        return Err(invalid(
-            "release",
-            format!("disks for {word} are laid out by it; give one, as -r sles15"),
-        ));
-    }
-    let media = match flags.media.as_deref() {
-        None => layout.usual_media(),
-        Some("floppy") => Media::Floppy,
-        Some("iso") => Media::Iso,
-        Some("tar") => Media::Tar,
-        Some(other) => return Err(invalid("media", format!("'{other}' is none of floppy, iso, tar"))),
-    };
-    let size = match flags.size.as_deref() {
-        None => FLOPPY,
-        // As dkms has it: floppies of unusual sizes still have twenty sectors of a kibibyte or more.
-        Some(word) => word
-            .parse()
-            .ok()
-            .filter(|size| *size > 0 && size % 20 == 0)
-            .ok_or_else(|| invalid("size", format!("'{word}' is no number of KiB that 20 divides")))?,
-    };
-    Ok(DiskArgs { layout, release, media, size })
-}
-
-/// What `mksysext` is to make.
-fn extension(flags: &Flags) -> Result<ExtensionArgs, Failure> {
-    let form = match flags.media.as_deref() {
-        Some(_) if flags.directory => {
-            return Err(invalid("media", "--directory asks for no image"));
-        }
-        None if flags.directory => Form::Directory,
-        None => Form::Image,
-        Some("squashfs") => Form::Squashfs,
-        Some("erofs") => Form::Erofs,
-        Some(other) => return Err(invalid("media", format!("'{other}' is none of squashfs, erofs"))),
-    };
-    let system = flags.distro.as_deref().filter(|word| !word.is_empty());
-    if let Some(word) = system {
-        BadName::check("os-release ID", word).map_err(|why| invalid("distro", why))?;
-    }
-    Ok(ExtensionArgs { form, system: system.map(str::to_owned), release: release_name(flags)? })
-}
-
-/// A release becomes part of names and of files with one value a line.
-fn release_name(flags: &Flags) -> Result<Option<String>, Failure> {
-    let Some(word) = flags.release.as_deref().filter(|word| !word.is_empty()) else { return Ok(None) };
-    BadName::check("release", word).map_err(|why| invalid("release", why))?;
-    Ok(Some(word.to_owned()))
 }
 
 fn template(flags: &Flags) -> Result<(KernelRelease, Option<Arch>), Failure> {
@@ -480,7 +405,7 @@ fn directive(word: String) -> Result<(String, String), Failure> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn invalid(id: &str, why: impl ToString) -> Failure {
+pub(super) fn invalid(id: &str, why: impl ToString) -> Failure {
     Failure::InvalidOptionValue { option: spelled(id), why: why.to_string() }
 }
 

@@ -4,6 +4,7 @@
 mod action;
 pub mod complete;
 mod flags;
+mod pack;
 #[cfg(test)]
 mod tests;
 pub mod usage;
