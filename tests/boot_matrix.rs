@@ -10,7 +10,7 @@
 mod common;
 
 use common::disk::{Base, Loader};
-use common::machine::{KILLER, Machine, write};
+use common::machine::{KILLER, Machine, OUTSIDE, write};
 use rstest::rstest;
 
 /// What is wrong with the new kernel.
@@ -53,7 +53,10 @@ impl Fault {
         let Machine { disk, new, .. } = machine;
         let script = |name: &str, text: &str, when: &str| {
             let path = format!("{SOURCE}/{name}");
-            format!("{}chmod 755 {path}; echo {when}={name} >>{SOURCE}/dkms.conf\n", write(&path, text))
+            format!(
+                "{OUTSIDE}{}chmod 755 {path}; echo {when}={name} >>{SOURCE}/dkms.conf\n",
+                write(&path, text)
+            )
         };
         if !matches!(self, Self::DoesNotCompile) {
             machine.mend();

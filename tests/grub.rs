@@ -9,7 +9,7 @@ mod common;
 
 use common::debian::our_deb;
 use common::disk::Base;
-use common::machine::{KILLER, Machine, module, write};
+use common::machine::{KILLER, Machine, OUTSIDE, module, write};
 use rstest::rstest;
 
 #[rstest]
@@ -187,7 +187,7 @@ fn a_kernel_whose_build_was_killed_is_not_booted() {
     let machine = Machine::new(Base::GRUB);
     let Machine { disk, new, .. } = &machine;
     disk.sh(&format!(
-        "{}cd /usr/src/crit-1.0; chmod 755 killer; echo PRE_BUILD=killer >>dkms.conf",
+        "{OUTSIDE}{}cd /usr/src/crit-1.0; chmod 755 killer; echo PRE_BUILD=killer >>dkms.conf",
         write("/usr/src/crit-1.0/killer", KILLER)
     ))
     .succeeds();

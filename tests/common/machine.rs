@@ -166,6 +166,10 @@ pub fn module(name: &str, conf: &str, broken_for: &str) -> String {
     .concat()
 }
 
+/// Lets builds reach what is outside of their directories.
+pub const OUTSIDE: &str = "mkdir -p /etc/dkms/policy.d; \
+                           printf '[build]\\nsandbox = \"off\"\\n' >/etc/dkms/policy.d/outside.toml\n";
+
 /// Ends the dkms that runs it, and no other.
 pub const KILLER: &str = r#"#!/bin/bash
 pid=$$
