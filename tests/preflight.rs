@@ -31,6 +31,8 @@ fn machine(suite: Suite, new: &str, source: Source, policy: &str) -> Lab {
     let lab = lab.source("foo", "1.0", source).executable("etc/initramfs/post-update.d/zz-count", COUNT);
     lab.write("usr/src/foo-1.0/Makefile", MAKEFILE);
     lab.write("etc/dkms/policy.toml", policy);
+    // What is written down is outside of the build directory.
+    lab.write("etc/dkms/policy.d/outside.toml", "[build]\nsandbox = \"off\"\n");
     lab.run(["add", "foo/1.0"]).succeeds();
     lab
 }
